@@ -1,0 +1,2 @@
+//! Written below.
+fn main() {}
