@@ -1,1 +1,14 @@
-//! Written below.
+//! Wire formats and rules of one conversation, as pure code: no runtime, no socket, no clock, no randomness.
+//!
+//! Servers, clients, fuzzers and simulations share this crate. What one process tells another (frames, tokens, signatures,
+//! templates, envelopes between shards and nodes) is defined here and nowhere else.
+
+pub mod connection;
+pub mod connection_string;
+pub mod envelope;
+pub mod frame;
+pub mod message;
+pub mod name;
+pub mod signature;
+pub mod template;
+pub mod token;
