@@ -4,8 +4,8 @@
 //! audience; what that means is in [`Audience`]. Everything else in it is for the application to judge.
 
 mod audience;
+mod claims;
 
-use std::fmt::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value};
 
 pub use self::audience::{Audience, HostNames, HostNamesError};
+pub use self::claims::{Claims, ClaimsTooLong, USER_CLAIMS_BYTES_MAX, read_user_claims};
 use crate::signature::AccessKey;
 
 /// A token about to be signed.
@@ -54,63 +55,6 @@ impl NewToken<'_> {
         .expect("a JSON object can be written and HMAC takes keys of every length")
     }
 }
-
-/// What a checked token says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Claims(Map<String, Value>);
-
-impl Claims {
-    /// Returns the user that the token names. An empty name is none.
-    pub fn sub(&self) -> Option<&str> {
-        self.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty())
-    }
-
-    /// Returns one claim.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    /// Returns every claim in the token's order, `aud`, `exp` and their like included.
-    pub fn all(&self) -> &Map<String, Value> {
-        &self.0
-    }
-
-    /// Returns the value of `X-ASRS-User-Claims`: `type: value` pairs joined by `, `, in the token's order.
-    ///
-    /// A string stands as it is, an array gives one pair per element, anything else is JSON. A string or name that holds a
-    /// control character is written as its JSON string, quotes and escapes included, so that no value can end the header. The form
-    /// follows the upstream of the older service ("claims" in the preview protocol, where it is marked as unverified); a value
-    /// that holds `, ` reads like two pairs in it, and nothing but the token itself can tell.
-    ///
-    /// # Errors
-    /// [`ClaimsTooLong`] above [`USER_CLAIMS_BYTES_MAX`].
-    pub fn to_user_claims(&self) -> Result<String, ClaimsTooLong> {
-        let mut header = String::new();
-        for (name, value) in &self.0 {
-            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-            for value in values {
-                if !header.is_empty() {
-                    header.push_str(", ");
-                }
-                push_text(&mut header, name);
-                header.push_str(": ");
-                match value.as_str() {
-                    Some(text) => push_text(&mut header, text),
-                    None => push_json(&mut header, value),
-                }
-                if USER_CLAIMS_BYTES_MAX < header.len() {
-                    return Err(ClaimsTooLong);
-                }
-            }
-        }
-        Ok(header)
-    }
-}
-
-/// The claims of a token do not fit into a header of [`USER_CLAIMS_BYTES_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token's claims are longer than {USER_CLAIMS_BYTES_MAX} bytes")]
-pub struct ClaimsTooLong;
 
 /// Checks a token as received, at `now` in seconds since 1970.
 ///
@@ -214,9 +158,6 @@ pub enum TokenError {
 /// Longest token, in bytes. It comes in a header or a query, where servers and proxies allow little more.
 pub const TOKEN_BYTES_MAX: usize = 16_384;
 
-/// Longest `X-ASRS-User-Claims`, in bytes: what common HTTP servers take in one header line.
-pub const USER_CLAIMS_BYTES_MAX: usize = 8_192;
-
 /// How far the clocks of the signer and the service may differ (limits and codes, "Time").
 pub const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
@@ -258,26 +199,6 @@ fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64
         Some(Duration::try_from_secs_f64(seconds).map_or(end, |time| time.as_secs()))
     });
     seconds.map(Some).ok_or(TokenError::Claim { name })
-}
-
-fn push_text(header: &mut String, text: &str) {
-    if text.contains(char::is_control) {
-        push_json(header, &Value::from(text));
-    } else {
-        header.push_str(text);
-    }
-}
-
-/// Appends JSON without control characters: those that JSON allows inside strings are escaped too.
-fn push_json(header: &mut String, value: &Value) {
-    for character in value.to_string().chars() {
-        if character.is_control() {
-            write!(header, "\\u{:04x}", u32::from(character))
-                .expect("writing to a string cannot fail");
-        } else {
-            header.push(character);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -469,34 +390,6 @@ mod tests {
         assert_eq!(check_at(NOW, &token[1..]), Err(TokenError::Malformed));
     }
 
-    #[test]
-    fn claims_keep_the_order_of_the_token() {
-        let claims = Claims(object(
-            json!({"zeta": 1, "alpha": "two words", "list": ["a", {"b": null}], "none": [], "last": true}),
-        ));
-        assert_eq!(
-            claims.to_user_claims().unwrap(),
-            r#"zeta: 1, alpha: two words, list: a, list: {"b":null}, last: true"#
-        );
-    }
-
-    #[test]
-    fn claims_cannot_end_the_header() {
-        let claims = Claims(object(
-            json!({"a": "x\r\nEvil: 1", "b\n": "\u{7f}", "c": {"\u{7f}": "\u{85}"}, "d": "ä"}),
-        ));
-        assert_eq!(
-            claims.to_user_claims().unwrap(),
-            r#"a: "x\r\nEvil: 1", "b\n": "\u007f", c: {"\u007f":"\u0085"}, d: ä"#
-        );
-    }
-
-    #[test]
-    fn claims_that_would_grow_beyond_a_header_are_refused() {
-        let claims = Claims(object(json!({"n".repeat(100): vec![""; 100]})));
-        assert_eq!(claims.to_user_claims(), Err(ClaimsTooLong));
-    }
-
     proptest! {
         /// One changed character anywhere is noticed: there is one spelling of a signed token.
         #[test]
@@ -518,15 +411,6 @@ mod tests {
             prop_assert!(check_at(NOW, &token).is_err());
             let dressed = format!("{}.{}.x", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
             prop_assert!(check_at(NOW, &dressed).is_err());
-        }
-
-        /// Whatever a signer puts into claims, the header can be sent.
-        #[test]
-        fn user_claims_hold_no_control_characters(claims in prop::collection::hash_map(".{0,20}", any::<String>(), 0..8)) {
-            let claims = Claims(claims.into_iter().map(|(name, value)| (name, value.into())).collect());
-            if let Ok(header) = claims.to_user_claims() {
-                prop_assert!(!header.contains(char::is_control));
-            }
         }
     }
 }
