@@ -124,6 +124,12 @@ impl GroupName {
 }
 
 impl UserId {
+    /// Returns the id of text that [`UserId::parse`] has accepted before.
+    pub fn from_checked(text: Arc<str>) -> Self {
+        debug_assert!(Self::parse(&text).is_ok(), "the caller vouches for the text");
+        Self(text)
+    }
+
     /// Returns the id if it is not blank, has at most [`USER_ID_BYTES_MAX`] bytes and no control characters (it travels in headers).
     ///
     /// # Errors

@@ -270,11 +270,11 @@ impl UrlTemplate {
                 .map_err(|e| TemplateFault::NotAUrl(e.to_string()))
         };
         let (url, other) = (parse("a1")?, parse("b2")?);
-        if other.origin() != url.origin() {
-            return Err(TemplateFault::ParameterInAuthority);
-        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(TemplateFault::Scheme(url.scheme().to_owned()));
+        }
+        if other.origin() != url.origin() {
+            return Err(TemplateFault::ParameterInAuthority);
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(TemplateFault::Credentials);

@@ -1,0 +1,52 @@
+//! The events of one connection on their way to the upstream, one after another.
+
+use std::collections::VecDeque;
+
+use crate::effect::{CallId, Event};
+
+/// Events that may wait for earlier ones of their connection. At this many its socket is not read.
+pub const WAITING_EVENTS_MAX: usize = 64;
+
+/// Payload bytes that may wait for earlier events of their connection. At this many its socket is not read.
+pub const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// An event whose upstream is decided.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) url: String,
+    pub(crate) event: Event,
+}
+
+/// What a connection has on the way: exists only while a call has not passed.
+#[derive(Debug)]
+pub(crate) struct OnTheWay {
+    /// The call that holds the others back.
+    pub(crate) current: CallId,
+    waiting: VecDeque<Decided>,
+    waiting_bytes: usize,
+}
+
+impl OnTheWay {
+    pub(crate) fn new(current: CallId) -> Self {
+        Self { current, waiting: VecDeque::new(), waiting_bytes: 0 }
+    }
+
+    pub(crate) fn push(&mut self, decided: Decided) {
+        self.waiting_bytes += decided.event.payload_bytes();
+        self.waiting.push_back(decided);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Decided> {
+        let decided = self.waiting.pop_front()?;
+        self.waiting_bytes -= decided.event.payload_bytes();
+        Some(decided)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        WAITING_EVENTS_MAX <= self.waiting.len() || WAITING_BYTES_MAX <= self.waiting_bytes
+    }
+
+    pub(crate) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+}
