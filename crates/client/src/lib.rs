@@ -1,0 +1,63 @@
+//! Client of Hookwire, for applications that are plain HTTP functions.
+//!
+//! A [`Service`] reaches connections, users, groups and whole hubs by the service's REST API, and makes the URLs by which clients
+//! connect. An [`Event`] is what the service tells the application: a client connects, sends a message, is gone.
+//!
+//! ```no_run
+//! use hookwire_client::Service;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Reads AzureSignalRConnectionString and HubName.
+//! let service = Service::from_env()?;
+//!
+//! service.broadcast("hello, everyone").await?;
+//! service.send_to_user("ann", "hello, Ann").await?;
+//! service.add_to_group("readers", "ann").await?;
+//! if service.group_exists("readers").await? {
+//!     service.send_to_group("readers", "news").await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the service posts becomes an [`Event`] by its headers:
+//!
+//! ```
+//! use hookwire_client::{EventName, Service};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let service = Service::new("Endpoint=http://localhost;Port=8080;AccessKey=secret;Version=1.0;", "chat")?;
+//!
+//! let mut headers = http::HeaderMap::new();
+//! headers.insert("x-asrs-connection-id", "connection-1".parse()?);
+//! headers.insert("x-asrs-hub", "chat".parse()?);
+//! headers.insert("x-asrs-event", "connect".parse()?);
+//! headers.insert("x-asrs-client-query", "name=ann".parse()?);
+//! # let key = hookwire_client::AccessKey::parse_of_any_strength("secret")?;
+//! # headers.insert("x-asrs-signature", hookwire_client::sign(&[key], "connection-1").parse()?);
+//! // … and x-asrs-signature, which `Service::event` checks.
+//!
+//! let event = service.event(&headers)?;
+//! assert_eq!(event.event, EventName::Connect);
+//! assert_eq!(event.query.get("name"), Some("ann"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The wire format is the one of the 2020 preview of Azure's serverless `WebSocket` service, so the crate talks to every service that
+//! speaks it.
+
+mod event;
+pub mod header;
+mod service;
+
+pub use hookwire_proto::connection_string::{ConnectionString, ConnectionStringError};
+pub use hookwire_proto::name::{HubName, NameError};
+pub use hookwire_proto::signature::{AccessKey, AccessKeyError, sign};
+pub use hookwire_proto::template::{EventName, TemplateDocument, TemplatesDocument};
+
+pub use self::event::{Event, EventError, Query};
+pub use self::service::{
+    ANSWER_BYTES_MAX, ClientEndpointOptions, EXCERPT_BYTES_MAX, Format, Message, REASON_BYTES_MAX,
+    Service, ServiceError, ServiceOptions, SetupError,
+};

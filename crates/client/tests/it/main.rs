@@ -1,0 +1,6 @@
+//! The calls of `Service` as bytes on a socket.
+
+mod server;
+
+mod calls;
+mod failures;
