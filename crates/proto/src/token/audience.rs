@@ -25,7 +25,7 @@ impl Audience<'_> {
         if !["http", "https", "ws", "wss"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
             return false;
         }
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         self.hosts.contains(without_port(authority)) && comparable(path).eq(comparable(self.path))
     }
 }
@@ -132,6 +132,7 @@ mod tests {
             ),
             ("/manage/v1/ws/upstream", "http://localhost/manage/v1/ws/upstream"),
             ("/ws/client/hubs/chat/?access_token=x", "http://localhost/ws/client/hubs/chat"),
+            ("/", "http://localhost?no=path"),
             // Its last version: ws scheme for clients. The newer SDKs: port and query, host in lower case alone.
             ("/client/hubs/Chat", "wss://localhost/client/hubs/Chat"),
             ("/client/hubs/Chat?access_token=x", "http://localhost:8080/client/hubs/Chat"),
