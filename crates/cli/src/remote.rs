@@ -104,7 +104,7 @@ async fn send(
         Recipient { group: Some(group), .. } => service.send_to_group(&group, message).await?,
         Recipient { connection: Some(id), .. } => service.send_to_connection(&id, message).await?,
         Recipient { user: None, group: None, connection: None } => {
-            service.broadcast(message).await?
+            service.broadcast(message).await?;
         }
     }
     Ok(Outcome::Done("sent"))
@@ -125,10 +125,10 @@ async fn group(command: GroupCommand) -> Result<Outcome, Failure> {
             let (service, group) = (service(&arguments.of.service)?, arguments.of.group);
             match (arguments.member, arguments.ttl) {
                 (Member { user: Some(user), .. }, None) => {
-                    service.add_to_group(&group, &user).await?
+                    service.add_to_group(&group, &user).await?;
                 }
                 (Member { user: Some(user), .. }, Some(ttl)) => {
-                    service.add_to_group_for(&group, &user, ttl).await?
+                    service.add_to_group_for(&group, &user, ttl).await?;
                 }
                 (Member { user: None, connection }, _) => {
                     service
