@@ -133,7 +133,7 @@ impl Hub {
                 self.connections.try_remove(slot.0 as usize);
             }
             Input::UpstreamReplied { call, reply } => {
-                self.upstream_replied(now, call, reply, effects)
+                self.upstream_replied(now, call, reply, effects);
             }
             Input::UpstreamPassed { call } => self.passed(call, effects),
             Input::Command { answer_to, command } => {
@@ -301,7 +301,7 @@ impl Hub {
                 self.connect_replied(now, answer_to, &connecting, reply, effects);
             }
             Some(Caller::Message { connection }) => {
-                self.message_replied(connection, reply, effects)
+                self.message_replied(connection, reply, effects);
             }
             Some(Caller::Disconnect) | None => {}
         }
@@ -675,3 +675,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

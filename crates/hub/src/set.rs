@@ -55,7 +55,7 @@ pub(crate) struct Place {
 /// All sets of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Sets {
-    sets: Slab<Set>,
+    entries: Slab<Set>,
     by_name: HashTable<u32>,
     hasher: RandomState,
 }
@@ -65,7 +65,7 @@ impl Sets {
         let hash = self.hasher.hash_one((hub, kind, name));
         self.by_name
             .find(hash, |id| {
-                let set = &self.sets[*id as usize];
+                let set = &self.entries[*id as usize];
                 set.kind == kind && *set.name == *name && set.hub == *hub
             })
             .map(|id| SetId(*id))
@@ -81,21 +81,20 @@ impl Sets {
         slot: Slot,
     ) -> Place {
         let id = self.find(hub, kind, name).unwrap_or_else(|| self.insert(hub, kind, name));
-        let set = &mut self.sets[id.0 as usize];
-        let part = match set.parts.iter().position(|part| part.form == form) {
-            Some(at) => &mut set.parts[at],
-            None => {
-                set.parts.push(Part { form, members: SmallVec::new() });
-                set.parts.last_mut().expect("a part was pushed in the line above")
-            }
-        };
-        part.members.push(slot);
-        Place { set: id, position: index(part.members.len() - 1) }
+        let set = &mut self.entries[id.0 as usize];
+        let known = set.parts.iter().position(|part| part.form == form);
+        let at = known.unwrap_or_else(|| {
+            set.parts.push(Part { form, members: SmallVec::new() });
+            set.parts.len() - 1
+        });
+        let members = &mut set.parts[at].members;
+        members.push(slot);
+        Place { set: id, position: index(members.len() - 1) }
     }
 
     /// Takes the member of `form` at `place` out. Returns the member that moved into its position, if one did.
     pub(crate) fn leave(&mut self, place: Place, form: WireForm) -> Option<Slot> {
-        let set = &mut self.sets[place.set.0 as usize];
+        let set = &mut self.entries[place.set.0 as usize];
         let at = set
             .parts
             .iter()
@@ -117,29 +116,29 @@ impl Sets {
 
     /// Returns the members of `set` that have `form`.
     pub(crate) fn members(&self, set: SetId, form: WireForm) -> &[Slot] {
-        let Some(set) = self.sets.get(set.0 as usize) else { return &[] };
+        let Some(set) = self.entries.get(set.0 as usize) else { return &[] };
         set.parts.iter().find(|part| part.form == form).map_or(&[], |part| &part.members)
     }
 
     /// Returns the forms that `set` has members of.
     pub(crate) fn forms(&self, set: SetId) -> SmallVec<[WireForm; 4]> {
-        self.sets[set.0 as usize].parts.iter().map(|part| part.form).collect()
+        self.entries[set.0 as usize].parts.iter().map(|part| part.form).collect()
     }
 
     pub(crate) fn hub(&self, set: SetId) -> &HubName {
-        &self.sets[set.0 as usize].hub
+        &self.entries[set.0 as usize].hub
     }
 
     pub(crate) fn kind(&self, set: SetId) -> Kind {
-        self.sets[set.0 as usize].kind
+        self.entries[set.0 as usize].kind
     }
 
     pub(crate) fn name(&self, set: SetId) -> &Arc<str> {
-        &self.sets[set.0 as usize].name
+        &self.entries[set.0 as usize].name
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.sets.len()
+        self.entries.len()
     }
 
     fn insert(&mut self, hub: &HubName, kind: Kind, name: &Arc<str>) -> SetId {
@@ -149,19 +148,23 @@ impl Sets {
             None => hub.clone(),
         };
         let hash = self.hasher.hash_one((&hub, kind, &**name));
-        let id =
-            index(self.sets.insert(Set { hub, kind, name: name.clone(), parts: SmallVec::new() }));
+        let id = index(self.entries.insert(Set {
+            hub,
+            kind,
+            name: name.clone(),
+            parts: SmallVec::new(),
+        }));
         self.by_name
-            .insert_unique(hash, id, |id| Self::hash(&self.hasher, &self.sets[*id as usize]));
+            .insert_unique(hash, id, |id| Self::hash(&self.hasher, &self.entries[*id as usize]));
         SetId(id)
     }
 
     fn remove(&mut self, id: SetId) {
-        let hash = Self::hash(&self.hasher, &self.sets[id.0 as usize]);
+        let hash = Self::hash(&self.hasher, &self.entries[id.0 as usize]);
         if let Ok(entry) = self.by_name.find_entry(hash, |other| *other == id.0) {
             entry.remove();
         }
-        self.sets.remove(id.0 as usize);
+        self.entries.remove(id.0 as usize);
     }
 
     fn hash(hasher: &RandomState, set: &Set) -> u64 {
