@@ -7,4 +7,4 @@ mod model;
 mod world;
 
 pub use model::Model;
-pub use world::{Received, Step, World};
+pub use world::{Received, Receiver, Step, World};

@@ -65,23 +65,8 @@ pub enum Step {
         /// The group; `None`: all.
         group: Option<usize>,
     },
-    /// A message to everybody.
-    SendToHub,
-    /// A message to a group.
-    SendToGroup {
-        /// The group.
-        group: usize,
-    },
-    /// A message to a user.
-    SendToUser {
-        /// The user.
-        user: usize,
-    },
-    /// A message to a connection.
-    SendToConnection {
-        /// Which.
-        connection: usize,
-    },
+    /// A message.
+    Send(Receiver),
     /// A client sends a message to its upstream.
     Request {
         /// Which.
@@ -102,6 +87,19 @@ pub enum Step {
         /// Milliseconds.
         time: u64,
     },
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Receiver {
+    /// Everybody.
+    Hub,
+    /// A group.
+    Group(usize),
+    /// A user.
+    User(usize),
+    /// A connection.
+    Connection(usize),
 }
 
 /// What came of a script.
@@ -243,10 +241,7 @@ impl World {
                 self.membership(user, change);
                 model.leave_as_user(user, group);
             }
-            Step::SendToHub
-            | Step::SendToGroup { .. }
-            | Step::SendToUser { .. }
-            | Step::SendToConnection { .. } => self.send_step(step, model),
+            Step::Send(receiver) => self.send_step(receiver, model),
             Step::Request { connection } => {
                 if let Some((shard, slot, _)) = self.find(connection)
                     && !self.shards[shard].paused.contains(&slot)
@@ -274,32 +269,31 @@ impl World {
         }
     }
 
-    fn send_step(&mut self, step: &Step, model: &mut crate::Model) {
-        match *step {
-            Step::SendToHub => {
+    fn send_step(&mut self, receiver: Receiver, model: &mut crate::Model) {
+        match receiver {
+            Receiver::Hub => {
                 let payload = self.send(&Target::Hub);
                 model.send(payload, |_, _| true);
             }
-            Step::SendToGroup { group } => {
+            Receiver::Group(group) => {
                 let payload = self.send(&Target::Group(group_name(group)));
                 model.send(payload, |model, connection| model.is_member(connection, group));
                 let exists = self.exists(Target::Group(group_name(group)));
                 assert_eq!(exists, (0..self.connections()).any(|at| model.is_member(at, group)));
             }
-            Step::SendToUser { user } => {
+            Receiver::User(user) => {
                 let payload = self.send(&Target::User(user_id(user)));
                 model.send(payload, |model, connection| model.is_user(connection, user));
                 let exists = self.exists(Target::User(user_id(user)));
                 assert_eq!(exists, (0..self.connections()).any(|at| model.is_user(at, user)));
             }
-            Step::SendToConnection { connection } => {
+            Receiver::Connection(connection) => {
                 if let Some((id, number)) = self.id(connection) {
                     let payload = self.send(&Target::Connection(id));
                     model.send(payload, |_, at| at == number);
                     assert_eq!(self.exists(Target::Connection(id)), model.is_open(number));
                 }
             }
-            ref other => unreachable!("{other:?} sends nothing"),
         }
     }
 

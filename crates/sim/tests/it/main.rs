@@ -1,7 +1,7 @@
 //! Random histories over several shards, compared with the model.
 
 use hookwire_proto::envelope::WireForm;
-use hookwire_sim::{Model, Step, World};
+use hookwire_sim::{Model, Receiver, Step, World};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -21,10 +21,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(user, group, ttl)| Step::JoinAsUser { user, group, ttl }),
         1 => (user.clone(), proptest::option::of(group.clone()))
             .prop_map(|(user, group)| Step::LeaveAsUser { user, group }),
-        2 => Just(Step::SendToHub),
-        4 => group.prop_map(|group| Step::SendToGroup { group }),
-        2 => user.prop_map(|user| Step::SendToUser { user }),
-        2 => connection.clone().prop_map(|connection| Step::SendToConnection { connection }),
+        2 => Just(Step::Send(Receiver::Hub)),
+        4 => group.prop_map(|group| Step::Send(Receiver::Group(group))),
+        2 => user.prop_map(|user| Step::Send(Receiver::User(user))),
+        2 => connection.clone().prop_map(|connection| Step::Send(Receiver::Connection(connection))),
         6 => connection.prop_map(|connection| Step::Request { connection }),
         3 => shard.clone().prop_map(|shard| Step::Reply { shard }),
         3 => shard.prop_map(|shard| Step::Pass { shard }),
