@@ -2,4 +2,5 @@
 //!
 //! Shards own sockets; a tokio runtime beside them accepts, speaks HTTP, calls upstreams and stores. See `ARCHITECTURE.md`.
 
+mod shard;
 pub mod shards;

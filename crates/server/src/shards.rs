@@ -1,15 +1,28 @@
 //! The handle by which the runtime reaches the shards of its node.
 
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
-use hookwire_hub::{Answer, Command, Connecting};
-use hookwire_proto::envelope::Envelope;
+use futures_util::future::join_all;
+use hookwire_hub::{Answer, Command, Connecting, Input, Settings};
+use hookwire_proto::envelope::{Envelope, Target};
 use hookwire_proto::name::ConnectionId;
+use tokio::sync::oneshot;
+
+use crate::shard::{Letter, Mailbox, Shared};
+
+/// How long a question may take; a shard that is slower is in trouble.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The shards of a node. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shards {}
+pub struct Shards {
+    node: u32,
+    shared: Shared,
+}
 
 /// The answer to a client that wants in.
 #[derive(Debug)]
@@ -41,25 +54,73 @@ pub struct Overloaded;
 pub struct NoAnswer;
 
 impl Shards {
-    /// Puts the envelope into the inbox of every shard concerned; returns when it stands there.
+    pub(crate) const fn new(node: u32, shared: Shared) -> Self {
+        Self { node, shared }
+    }
+
+    /// Returns the connections of the node, with those on their way in.
+    pub fn load(&self) -> usize {
+        self.shared.mailboxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Puts the envelope into the inbox of every shard concerned; returns when it stands there. Cost: one lock per shard.
     ///
     /// # Errors
     /// [`Overloaded`] while any inbox is over its limit.
     pub fn send(&self, envelope: Envelope) -> Result<(), Overloaded> {
-        todo!("{envelope:?}")
+        if self.shared.pressure.is_high() {
+            return Err(Overloaded);
+        }
+        if let Target::Connection(id) = &envelope.target {
+            if let Some(mailbox) = self.mailbox(id) {
+                self.push(mailbox, Letter::Deliver(envelope));
+            }
+        } else {
+            for mailbox in self.shared.mailboxes.iter() {
+                self.push(mailbox, Letter::Deliver(envelope.clone()));
+            }
+        }
+        Ok(())
     }
 
-    /// Asks the shard of the connection concerned, or all shards; the answer is `Yes` if any shard says so.
+    /// Asks the shard of the connection concerned, or all shards. The answer is `Yes` if any shard says so; an id that names no shard
+    /// of this node is absent.
     ///
     /// # Errors
     /// [`NoAnswer`] after [`ANSWER_TIME_MAX`].
     pub async fn ask(&self, command: Command) -> Result<Answer, NoAnswer> {
-        todo!("{command:?}")
+        let connection = match &command {
+            Command::AddConnectionToGroup { connection, .. }
+            | Command::RemoveConnectionFromGroup { connection, .. }
+            | Command::CloseConnection { connection, .. }
+            | Command::Exists { target: Target::Connection(connection), .. } => Some(connection),
+            Command::Exists { .. } | Command::UserInGroup { .. } | Command::Membership { .. } => None,
+        };
+        let concerned: Vec<&Mailbox> = match connection {
+            Some(id) => self.mailbox(id).into_iter().collect(),
+            None => self.shared.mailboxes.iter().collect(),
+        };
+        let answers = concerned.into_iter().map(|mailbox| {
+            let (sender, receiver) = oneshot::channel();
+            self.push(mailbox, Letter::Ask(command.clone(), sender));
+            receiver
+        });
+        let answers = in_time(join_all(answers.collect::<Vec<_>>())).await?;
+        let mut joined = Answer::No;
+        for answer in answers {
+            match answer.map_err(|_| NoAnswer)? {
+                Answer::No => {}
+                other => joined = other,
+            }
+        }
+        Ok(joined)
     }
 
-    /// Returns an id on the least loaded shard.
+    /// Returns an id on the least loaded shard. Cost: 16 random bytes.
     pub fn new_connection_id(&self) -> ConnectionId {
-        todo!()
+        let loads = self.shared.mailboxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed));
+        let shard = loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(at, _)| at);
+        ConnectionId::new(self.node, u16::try_from(shard).unwrap_or_default(), random())
     }
 
     /// Brings a client before its hub, which may ask an upstream; waits for the verdict. Not cancel-safe: run it in a tracked task.
@@ -67,16 +128,89 @@ impl Shards {
     /// # Errors
     /// [`NoAnswer`] when the node is shutting down.
     pub async fn connect(&self, connecting: Connecting) -> Result<Admission, NoAnswer> {
-        todo!("{connecting:?}")
+        let mailbox = self.mailbox(&connecting.id).ok_or(NoAnswer)?;
+        let (sender, receiver) = oneshot::channel();
+        mailbox.load.fetch_add(1, Ordering::Relaxed);
+        self.push(mailbox, Letter::Connect(Box::new(connecting), sender));
+        let verdict = receiver.await;
+        // An admitted connection has been counted by its shard meanwhile.
+        mailbox.load.fetch_sub(1, Ordering::Relaxed);
+        verdict.map_err(|_| NoAnswer)
     }
 
     /// Hands the upgraded socket of an admitted connection to its shard, with the bytes already read from it.
     pub fn attach(&self, id: ConnectionId, socket: TcpStream, leftover: Bytes) {
-        todo!("{id} {socket:?} {leftover:?}")
+        if let Some(mailbox) = self.mailbox(&id) {
+            self.push(mailbox, Letter::Attach(id, socket, leftover));
+        }
     }
 
     /// Says that an admitted connection will get no socket: its client left during the handshake.
     pub fn abandon(&self, id: ConnectionId) {
-        todo!("{id}")
+        if let Some(mailbox) = self.mailbox(&id) {
+            self.push(mailbox, Letter::Abandon(id));
+        }
     }
+
+    /// Gives every shard new settings; returns when all of them decide by these.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] after [`ANSWER_TIME_MAX`].
+    pub async fn apply_settings(&self, settings: &Arc<Settings>) -> Result<(), NoAnswer> {
+        let done = self.push_to_all(|sender| Letter::Settings(settings.clone(), sender));
+        for done in in_time(join_all(done)).await? {
+            done.map_err(|_| NoAnswer)?;
+        }
+        Ok(())
+    }
+
+    /// Closes all connections and returns when every one of their events has been handed out, or after `patience`.
+    pub(crate) async fn drain(&self, patience: Duration) -> bool {
+        let drained = join_all(self.push_to_all(Letter::Drain));
+        tokio::time::timeout(patience, drained).await.is_ok()
+    }
+
+    /// Ends the threads.
+    pub(crate) fn stop(&self) {
+        for mailbox in self.shared.mailboxes.iter() {
+            self.push(mailbox, Letter::Stop);
+        }
+    }
+
+    /// Brings news of an upstream call to the shard that made it.
+    pub(crate) fn upstream(&self, shard: usize, input: Input) {
+        self.push(&self.shared.mailboxes[shard], Letter::Upstream(input));
+    }
+
+    fn push_to_all<T>(
+        &self,
+        letter: impl Fn(oneshot::Sender<T>) -> Letter,
+    ) -> Vec<oneshot::Receiver<T>> {
+        let push = |mailbox| {
+            let (sender, receiver) = oneshot::channel();
+            self.push(mailbox, letter(sender));
+            receiver
+        };
+        self.shared.mailboxes.iter().map(push).collect()
+    }
+
+    fn push(&self, mailbox: &Mailbox, letter: Letter) {
+        mailbox.push(letter, &self.shared.pressure);
+    }
+
+    /// Returns the inbox of the shard that an id names, if it is one of this node.
+    fn mailbox(&self, id: &ConnectionId) -> Option<&Mailbox> {
+        (id.node == self.node).then(|| self.shared.mailboxes.get(usize::from(id.shard)))?
+    }
+}
+
+async fn in_time<F: Future>(future: F) -> Result<F::Output, NoAnswer> {
+    tokio::time::timeout(ANSWER_TIME_MAX, future).await.map_err(|_| NoAnswer)
+}
+
+/// Returns bytes from the operating system's generator.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes once it has started");
+    bytes
 }

@@ -1,0 +1,913 @@
+//! A shard: one thread with its own epoll instance, its sockets and its part of every hub.
+//!
+//! One turn drains the inbox and the readable sockets into inputs, lets the hub decide, performs its effects and flushes each
+//! dirty socket once. Nothing is written frame by frame under load, and an idle connection owns nothing but its entry.
+
+mod inbox;
+mod outbox;
+mod runs;
+mod socket;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hookwire_hub::{
+    Answer, Call, Command, Connecting, Effect, Hub, Input, Settings, Slot, Ticket, UnixMillis,
+};
+use hookwire_proto::connection::Event;
+use hookwire_proto::envelope::{Content, Envelope};
+use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
+use hookwire_proto::message::Message;
+use hookwire_proto::name::ConnectionId;
+use mio::{Events, Interest, Poll, Token};
+use tokio::sync::oneshot;
+
+pub(crate) use self::inbox::{INBOX_BYTES_MAX, Pressure};
+use self::outbox::{Flushed, Outbox};
+use self::runs::Runs;
+use self::socket::{Phase, Socket};
+use crate::metrics::ShardStats;
+use crate::shards::Admission;
+
+/// Bytes read from one socket in one turn.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Readiness events taken from the kernel in one turn.
+const EVENTS_MAX: usize = 1_024;
+
+/// Sockets flushed in one turn; the others follow in the next, with reads in between.
+const FLUSHES_PER_TURN_MAX: usize = 4_096;
+
+/// How long a client may take for its part of the close handshake before its socket is reset.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Payload bytes of events that may wait for their upstreams before the shard reads no more sockets.
+const WAITING_EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How often time limits are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The inbox's key among the readiness events; no slot reaches it.
+const WAKE: Token = Token(usize::MAX);
+
+/// The shard's side of the settings that never change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShardLimits {
+    /// Largest message from a client.
+    pub(crate) message_bytes_max: usize,
+    /// After this long without a word from a client it is asked; after twice as long it is gone.
+    pub(crate) ping_interval: Duration,
+    /// More than this in an outbox after a flush for longer than `slow_time_max` closes the connection.
+    pub(crate) slow_bytes_max: usize,
+    /// See `slow_bytes_max`.
+    pub(crate) slow_time_max: Duration,
+    /// More than this in an outbox after a flush closes the connection at once.
+    pub(crate) outbox_bytes_max: usize,
+    /// How long a message may take to arrive.
+    pub(crate) incomplete_time_max: Duration,
+    /// Memory for incomplete messages of the whole shard.
+    pub(crate) incomplete_bytes_max: usize,
+    /// Sends each message back to its sender and asks no upstream (load tests and conformance suites).
+    pub(crate) echo: bool,
+}
+
+/// What can lie in a shard's inbox.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// Something for members of a hub.
+    Deliver(Envelope),
+    /// News of an upstream call.
+    Upstream(Input),
+    /// A client wants in.
+    Connect(Box<Connecting>, oneshot::Sender<Admission>),
+    /// A question.
+    Ask(Command, oneshot::Sender<Answer>),
+    /// The socket of an admitted connection and the bytes already read from it.
+    Attach(ConnectionId, TcpStream, Bytes),
+    /// There will be no socket.
+    Abandon(ConnectionId),
+    /// New settings.
+    Settings(Arc<Settings>, oneshot::Sender<()>),
+    /// Close every connection, take no new ones, and say when every event has been handed out.
+    Drain(oneshot::Sender<()>),
+    /// End the thread.
+    Stop,
+}
+
+impl Letter {
+    /// Returns the payload bytes that count against the inbox's limit.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Deliver(envelope) => envelope.content.message().data.len(),
+            Self::Upstream(_)
+            | Self::Connect(..)
+            | Self::Ask(..)
+            | Self::Attach(..)
+            | Self::Abandon(_)
+            | Self::Settings(..)
+            | Self::Drain(_)
+            | Self::Stop => 0,
+        }
+    }
+}
+
+/// The inbox of a shard, as the other threads see it.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    inbox: inbox::Inbox<Letter, mio::Waker>,
+    /// Connections of the shard, with those on their way in.
+    pub(crate) load: AtomicUsize,
+}
+
+impl Mailbox {
+    pub(crate) fn push(&self, letter: Letter, pressure: &Pressure) {
+        let bytes = letter.bytes();
+        self.inbox.push(letter, bytes, pressure);
+    }
+}
+
+/// What a shard shares with the rest of its node.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    /// One for each shard.
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+    /// Whether an inbox is over its limit.
+    pub(crate) pressure: Arc<Pressure>,
+}
+
+/// One shard.
+pub(crate) struct Shard {
+    index: usize,
+    limits: ShardLimits,
+    shared: Shared,
+    stats: Arc<ShardStats>,
+    calls: Box<dyn Fn(Call) + Send>,
+    poll: Poll,
+    started: Instant,
+    now: Instant,
+    wall: UnixMillis,
+    hub: Hub,
+    spare_effects: Vec<Effect>,
+    sockets: Vec<Option<Socket>>,
+    awaiting_socket: HashMap<ConnectionId, Slot>,
+    verdicts: HashMap<Ticket, oneshot::Sender<Admission>>,
+    answer: Option<Answer>,
+    last_ticket: u64,
+    runs: Runs,
+    /// Sockets with something to write.
+    dirty: VecDeque<Slot>,
+    /// Sockets with something to read.
+    ready: VecDeque<Slot>,
+    /// Sockets that failed; forgotten at the end of the turn.
+    lost: Vec<Slot>,
+    scratch: Box<[u8]>,
+    events: Vec<Event>,
+    closing: BTreeMap<Slot, Instant>,
+    slow: BTreeMap<Slot, Instant>,
+    incomplete: BTreeMap<Slot, Instant>,
+    incomplete_bytes: usize,
+    next_tick: Instant,
+    /// Where the walk for pings goes on.
+    ping_cursor: usize,
+    draining: Option<oneshot::Sender<()>>,
+    is_draining: bool,
+    count: Counters,
+}
+
+/// Counted in the turn, published at its end.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counters {
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    /// Messages put in line for a connection.
+    pub(crate) deliveries: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) slow_consumers: u64,
+    pub(crate) protocol_errors: u64,
+    pub(crate) ping_timeouts: u64,
+    /// Bytes that sockets have not taken.
+    pub(crate) queue_bytes: u64,
+}
+
+/// Makes the mailboxes of a node and the polls that they wake.
+///
+/// # Errors
+/// The kernel refused an epoll instance or an eventfd.
+pub(crate) fn mailboxes(shards: usize) -> io::Result<(Shared, Vec<Poll>)> {
+    let mut polls = Vec::with_capacity(shards);
+    let mut mailboxes = Vec::with_capacity(shards);
+    for _ in 0..shards {
+        let poll = Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKE)?;
+        mailboxes.push(Mailbox { inbox: inbox::Inbox::new(waker), load: AtomicUsize::new(0) });
+        polls.push(poll);
+    }
+    Ok((Shared { mailboxes: mailboxes.into(), pressure: Arc::default() }, polls))
+}
+
+impl Shard {
+    /// Returns the shard of `index`. `calls` takes what goes to an upstream; it must not wait.
+    pub(crate) fn new(
+        index: usize,
+        limits: ShardLimits,
+        shared: Shared,
+        poll: Poll,
+        stats: Arc<ShardStats>,
+        calls: Box<dyn Fn(Call) + Send>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            index,
+            limits,
+            shared,
+            stats,
+            calls,
+            poll,
+            started: now,
+            now,
+            wall: wall_clock(),
+            hub: Hub::default(),
+            spare_effects: Vec::new(),
+            sockets: Vec::new(),
+            awaiting_socket: HashMap::new(),
+            verdicts: HashMap::new(),
+            answer: None,
+            last_ticket: 0,
+            runs: Runs::default(),
+            dirty: VecDeque::new(),
+            ready: VecDeque::new(),
+            lost: Vec::new(),
+            scratch: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+            events: Vec::new(),
+            closing: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
+            incomplete_bytes: 0,
+            next_tick: now + TICK,
+            ping_cursor: 0,
+            draining: None,
+            is_draining: false,
+            count: Counters::default(),
+        }
+    }
+
+    /// Gives the hub what it must know before the first connection.
+    pub(crate) fn restore(&mut self, input: Input) {
+        self.handle(input);
+    }
+
+    /// Runs until [`Letter::Stop`].
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut letters = Vec::new();
+        loop {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // Nothing can be served without epoll; the kernel documents no other way to get here than a fault of ours.
+                panic!("epoll failed: {error}");
+            }
+            self.mailbox().inbox.set_awake();
+            self.now = Instant::now();
+            self.wall = wall_clock();
+            self.notice(&events);
+            if !self.turn(&mut letters) {
+                return;
+            }
+        }
+    }
+
+    /// One turn: whatever happened, every decision, then one flush per dirty socket. Returns whether there is a next.
+    fn turn(&mut self, letters: &mut Vec<Letter>) -> bool {
+        let shared = self.shared.clone();
+        let taken = shared.mailboxes[self.index].inbox.drain_into(letters, &shared.pressure);
+        if INBOX_BYTES_MAX < taken && !shared.pressure.is_high() {
+            // The others may have stopped reading.
+            for mailbox in shared.mailboxes.iter() {
+                mailbox.inbox.wake();
+            }
+        }
+        for letter in letters.drain(..) {
+            if !self.open(letter) {
+                return false;
+            }
+        }
+        self.read_ready();
+        self.tick();
+        self.flush();
+        self.forget_lost();
+        self.report_drained();
+        self.publish();
+        true
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.shared.mailboxes[self.index]
+    }
+
+    /// Returns how long the shard may sleep.
+    fn timeout(&mut self) -> Option<Duration> {
+        let busy = !self.dirty.is_empty() || (!self.ready.is_empty() && self.may_read());
+        if busy || !self.mailbox().inbox.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        let mut timeout = self.next_tick.saturating_duration_since(self.now);
+        if let Some(expiry) = self.hub.poll_timeout() {
+            timeout = timeout.min(Duration::from_millis(expiry.saturating_sub(self.wall)));
+        }
+        Some(timeout)
+    }
+
+    /// Notes what epoll said.
+    fn notice(&mut self, events: &Events) {
+        for event in events {
+            let Token(at) = event.token();
+            let Some(Some(socket)) = self.sockets.get_mut(at) else { continue };
+            let slot = Slot(u32::try_from(at).expect("a token is a slot"));
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                socket.read_closed |= event.is_read_closed() || event.is_error();
+                if !socket.readable {
+                    socket.readable = true;
+                    self.ready.push_back(slot);
+                }
+            }
+            if event.is_writable() && socket.blocked {
+                socket.blocked = false;
+                mark_dirty(socket, slot, &mut self.dirty);
+            }
+        }
+    }
+
+    /// Acts on a letter. Returns whether the shard goes on.
+    fn open(&mut self, letter: Letter) -> bool {
+        match letter {
+            Letter::Deliver(envelope) => self.handle(Input::Remote(envelope)),
+            Letter::Upstream(input) => {
+                if !matches!(input, Input::UpstreamPassed { .. }) {
+                    self.close_runs();
+                }
+                self.handle(input);
+            }
+            Letter::Connect(connecting, verdict) => {
+                if self.is_draining {
+                    // The sender's end is dropped: the caller answers that the node is shutting down.
+                    return true;
+                }
+                self.close_runs();
+                let ticket = self.ticket();
+                self.verdicts.insert(ticket, verdict);
+                self.handle(Input::Connecting { answer_to: ticket, connecting });
+            }
+            Letter::Ask(command, reply) => {
+                self.close_runs();
+                let ticket = self.ticket();
+                self.handle(Input::Command { answer_to: ticket, command });
+                // Whoever asked may have given up; that is its right.
+                let _ = reply.send(self.answer.take().unwrap_or(Answer::No));
+            }
+            Letter::Attach(id, stream, leftover) => self.attach(&id, stream, &leftover),
+            Letter::Abandon(id) => {
+                if let Some(slot) = self.awaiting_socket.remove(&id) {
+                    self.lost.push(slot);
+                }
+            }
+            Letter::Settings(settings, done) => {
+                self.handle(Input::Settings(settings));
+                let _ = done.send(());
+            }
+            Letter::Drain(done) => {
+                self.is_draining = true;
+                self.draining = Some(done);
+                self.verdicts.clear();
+                for slot in self.hub.slots() {
+                    self.end(slot, CloseCode::GOING_AWAY, "the service is shutting down");
+                }
+            }
+            Letter::Stop => return false,
+        }
+        true
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    /// Lets the hub decide and performs what it wants.
+    fn handle(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.spare_effects);
+        self.hub.handle(self.wall, input, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.spare_effects = effects;
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Call(call) => (self.calls)(call),
+            Effect::Admit { answer_to, slot, id, subprotocol } => {
+                let at = slot.0 as usize;
+                if self.sockets.len() <= at {
+                    self.sockets.resize_with(at + 1, || None);
+                }
+                self.sockets[at] = Some(Socket::expected(self.seconds()));
+                self.awaiting_socket.insert(id, slot);
+                // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
+                self.mailbox().load.fetch_add(1, Ordering::Relaxed);
+                let verdict = self.verdicts.remove(&answer_to);
+                if verdict.is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err()) {
+                    self.awaiting_socket.remove(&id);
+                    self.lost.push(slot);
+                }
+            }
+            Effect::Refuse { answer_to, status, content_type, body } => {
+                if let Some(verdict) = self.verdicts.remove(&answer_to) {
+                    // A task that is gone needs no refusal.
+                    let _ = verdict.send(Admission::Refused { status, content_type, body });
+                }
+            }
+            Effect::Deliver { set, form, content } => {
+                let frames = content.frames(form);
+                if !self.runs.join(set, form, frames) {
+                    self.close_runs();
+                    self.runs.join(set, form, frames);
+                }
+            }
+            Effect::Send { slot, form, content } => {
+                self.close_runs();
+                self.queue(slot, content.frames(form).clone(), 1);
+            }
+            Effect::Close { slot, code, reason } => {
+                self.close_runs();
+                self.begin_close(slot, code, reason);
+            }
+            Effect::Pause { slot } => {
+                if let Some(socket) = self.socket(slot) {
+                    socket.paused = true;
+                }
+            }
+            Effect::Resume { slot } => {
+                if let Some(socket) = self.socket(slot) {
+                    socket.paused = false;
+                    if socket.readable {
+                        self.ready.push_back(slot);
+                    }
+                }
+            }
+            Effect::Answer { answer, .. } => self.answer = Some(answer),
+        }
+    }
+
+    fn socket(&mut self, slot: Slot) -> Option<&mut Socket> {
+        self.sockets.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    /// Puts frames in line for a connection. Nothing follows a close frame.
+    fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        if socket.phase == Phase::Open {
+            self.count.deliveries += messages;
+            self.count.queue_bytes += frames.len() as u64;
+            socket.outbox.get_or_insert_default().push(frames);
+            mark_dirty(socket, slot, &mut self.dirty);
+        }
+    }
+
+    /// Puts the open runs in line for their members.
+    fn close_runs(&mut self) {
+        let Some((set, parts)) = self.runs.close() else { return };
+        for (form, run) in parts {
+            let messages = run.messages;
+            let chunk = run.into_chunk();
+            for slot in self.hub.members(set, form) {
+                let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+                if socket.phase == Phase::Open {
+                    self.count.deliveries += messages;
+                    self.count.queue_bytes += chunk.len() as u64;
+                    socket.outbox.get_or_insert_default().push(chunk.clone());
+                    mark_dirty(socket, *slot, &mut self.dirty);
+                }
+            }
+        }
+    }
+
+    /// Writes the open runs straight to their members, as far as nothing else waits for them. The end of a turn.
+    fn write_runs(&mut self) {
+        let Some((set, parts)) = self.runs.close() else { return };
+        for (form, run) in parts {
+            let messages = run.messages;
+            let chunk = run.into_chunk();
+            let members = self.hub.members(set, form);
+            let at_once = members.len() <= FLUSHES_PER_TURN_MAX;
+            for slot in members {
+                let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+                if socket.phase != Phase::Open {
+                    continue;
+                }
+                self.count.deliveries += messages;
+                if let (true, None, false, Some(stream)) =
+                    (at_once, &socket.outbox, socket.blocked, &mut socket.stream)
+                {
+                    let written = match stream.write(&chunk) {
+                        Ok(written) => written,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                        Err(_) => {
+                            self.lost.push(*slot);
+                            continue;
+                        }
+                    };
+                    self.count.bytes_out += written as u64;
+                    if written == chunk.len() {
+                        continue;
+                    }
+                    self.count.queue_bytes += (chunk.len() - written) as u64;
+                    socket.outbox = Some(Box::new(Outbox::with_rest(chunk.clone(), written)));
+                } else {
+                    self.count.queue_bytes += chunk.len() as u64;
+                    socket.outbox.get_or_insert_default().push(chunk.clone());
+                }
+                mark_dirty(socket, *slot, &mut self.dirty);
+            }
+        }
+    }
+
+    fn attach(&mut self, id: &ConnectionId, stream: TcpStream, leftover: &[u8]) {
+        let Some(slot) = self.awaiting_socket.remove(id) else {
+            tracing::error!(%id, "a socket came for a connection that expects none");
+            return;
+        };
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        let token = Token(slot.0 as usize);
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interests) {
+            tracing::warn!(%id, %error, "epoll refused a socket");
+            self.lost.push(slot);
+            return;
+        }
+        let seconds = self.seconds();
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        socket.stream = Some(stream);
+        socket.heard = seconds;
+        // Whatever came before the registration is told by no event.
+        socket.readable = true;
+        let closing = socket.phase != Phase::Open;
+        if socket.outbox.is_some() {
+            mark_dirty(socket, slot, &mut self.dirty);
+        }
+        self.ready.push_back(slot);
+        if closing {
+            self.closing.insert(slot, self.now + CLOSE_TIME_MAX);
+        }
+        if !leftover.is_empty() {
+            self.receive(slot, &mut leftover.to_vec());
+        }
+    }
+
+    /// Whether clients may be read at all.
+    fn may_read(&self) -> bool {
+        !self.shared.pressure.is_high() && self.hub.waiting_bytes() < WAITING_EVENT_BYTES_MAX
+    }
+
+    /// Reads once from each socket that has something.
+    fn read_ready(&mut self) {
+        if !self.may_read() {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { break };
+            let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+            if socket.paused || !socket.readable {
+                continue;
+            }
+            let Some(stream) = &mut socket.stream else { continue };
+            match stream.read(&mut scratch) {
+                Ok(0) => {
+                    socket.readable = false;
+                    self.lost.push(slot);
+                }
+                Ok(count) => {
+                    // A short read has emptied the socket (epoll(7)), but it does not show that the peer has finished.
+                    if count == scratch.len() || socket.read_closed {
+                        self.ready.push_back(slot);
+                    } else {
+                        socket.readable = false;
+                    }
+                    self.receive(slot, &mut scratch[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.readable = false;
+                    if socket.read_closed {
+                        self.lost.push(slot);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.push_back(slot),
+                Err(_) => {
+                    socket.readable = false;
+                    self.lost.push(slot);
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes bytes of a client in and acts on what they complete.
+    fn receive(&mut self, slot: Slot, input: &mut [u8]) {
+        let seconds = self.seconds();
+        let message_bytes_max = self.limits.message_bytes_max;
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        self.count.bytes_in += input.len() as u64;
+        socket.heard = seconds;
+        if socket.phase == Phase::Lingering {
+            return;
+        }
+        let before = socket.connection.held_bytes();
+        let mut events = std::mem::take(&mut self.events);
+        let result = socket.connection.handle_input(input, message_bytes_max, &mut events);
+        let after = socket.connection.held_bytes();
+        self.incomplete_bytes = self.incomplete_bytes + after - before;
+        if after == 0 {
+            if before != 0 {
+                self.incomplete.remove(&slot);
+            }
+        } else if before == 0 || events.iter().any(|event| matches!(event, Event::Message(_))) {
+            self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
+        }
+        for event in events.drain(..) {
+            self.client_event(slot, event);
+        }
+        self.events = events;
+        if let Err(error) = result {
+            self.count.protocol_errors += 1;
+            tracing::debug!(%error, "a client broke the protocol");
+            self.fail(slot, error.close_code(), &error.to_string());
+        } else if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 {
+            self.fail(slot, CloseCode::POLICY, "too many unfinished messages");
+        }
+    }
+
+    fn client_event(&mut self, slot: Slot, event: Event) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        let open = socket.phase == Phase::Open;
+        match event {
+            Event::Message(message) => {
+                self.count.messages_in += 1;
+                if open {
+                    self.message(slot, message);
+                }
+            }
+            Event::Ping(payload) => {
+                if open {
+                    self.close_runs();
+                    self.queue(slot, encode(Opcode::Pong, &payload, None), 0);
+                }
+            }
+            Event::Pong => {}
+            Event::Close(_) if !open => self.lost.push(slot),
+            Event::Close(frame) => {
+                self.close_runs();
+                let payload = frame.map(|frame| CloseFrame { reason: String::new(), ..frame }.to_payload());
+                self.queue(slot, encode(Opcode::Close, &payload.unwrap_or_default(), None), 0);
+                self.set_closing(slot, Phase::Finishing);
+                self.handle(Input::Ended { slot });
+            }
+        }
+    }
+
+    fn message(&mut self, slot: Slot, message: Message) {
+        if self.limits.echo {
+            self.close_runs();
+            let form = hookwire_proto::envelope::WireForm::AsSent;
+            self.queue(slot, Content::new(message).frames(form).clone(), 1);
+        } else {
+            self.handle(Input::Request { slot, message });
+        }
+    }
+
+    /// Ends a connection from our side: out of the hub, a close frame, then the socket.
+    fn end(&mut self, slot: Slot, code: CloseCode, reason: &str) {
+        self.close_runs();
+        self.begin_close(slot, code, reason.to_owned());
+        self.handle(Input::Ended { slot });
+    }
+
+    /// Ends a connection whose client can't be trusted to end the handshake: what it still sends is thrown away.
+    fn fail(&mut self, slot: Slot, code: CloseCode, reason: &str) {
+        self.end(slot, code, reason);
+        if let Some(socket) = self.socket(slot)
+            && socket.phase == Phase::CloseSent
+        {
+            socket.phase = Phase::Lingering;
+        }
+    }
+
+    fn begin_close(&mut self, slot: Slot, code: CloseCode, reason: String) {
+        self.queue(slot, encode(Opcode::Close, &CloseFrame { code, reason }.to_payload(), None), 0);
+        self.set_closing(slot, Phase::CloseSent);
+    }
+
+    fn set_closing(&mut self, slot: Slot, phase: Phase) {
+        let deadline = self.now + CLOSE_TIME_MAX;
+        if let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize)
+            && socket.phase == Phase::Open
+        {
+            socket.phase = phase;
+            socket.paused = false;
+            if socket.readable {
+                self.ready.push_back(slot);
+            }
+            if socket.stream.is_some() {
+                self.closing.insert(slot, deadline);
+            }
+            self.slow.remove(&slot);
+        }
+    }
+
+    /// Writes what waits, up to [`FLUSHES_PER_TURN_MAX`] sockets.
+    fn flush(&mut self) {
+        self.write_runs();
+        for _ in 0..FLUSHES_PER_TURN_MAX.min(self.dirty.len()) {
+            let Some(slot) = self.dirty.pop_front() else { break };
+            self.flush_one(slot);
+        }
+    }
+
+    fn flush_one(&mut self, slot: Slot) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        socket.dirty = false;
+        let (Some(stream), Some(outbox)) = (&mut socket.stream, &mut socket.outbox) else { return };
+        let before = outbox.bytes();
+        let flushed = outbox.flush(stream, &mut self.count.bytes_out);
+        let left = outbox.bytes();
+        self.count.queue_bytes -= (before - left) as u64;
+        match flushed {
+            Ok(Flushed::All) => {
+                socket.outbox = None;
+                self.slow.remove(&slot);
+                match socket.phase {
+                    Phase::Open | Phase::CloseSent => {}
+                    Phase::Finishing => self.lost.push(slot),
+                    // The client sees the close frame, then the end of the stream; it can't be cut off by a reset.
+                    Phase::Lingering => {
+                        if stream.shutdown(std::net::Shutdown::Write).is_err() {
+                            self.lost.push(slot);
+                        }
+                    }
+                }
+            }
+            Ok(Flushed::Blocked) => {
+                socket.blocked = true;
+                self.judge(slot, left);
+            }
+            Err(_) => self.lost.push(slot),
+        }
+    }
+
+    /// Decides about a client that did not take everything.
+    fn judge(&mut self, slot: Slot, left: usize) {
+        if self.limits.outbox_bytes_max < left {
+            self.close_slow_consumer(slot);
+        } else if self.limits.slow_bytes_max < left {
+            self.slow.entry(slot).or_insert(self.now + self.limits.slow_time_max);
+        } else {
+            self.slow.remove(&slot);
+        }
+    }
+
+    fn close_slow_consumer(&mut self, slot: Slot) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        if socket.phase != Phase::Open {
+            return;
+        }
+        self.count.slow_consumers += 1;
+        if let Some(outbox) = &mut socket.outbox {
+            let before = outbox.bytes();
+            outbox.drop_frames_not_begun();
+            self.count.queue_bytes -= (before - outbox.bytes()) as u64;
+        }
+        self.end(slot, CloseCode::POLICY, "SlowClient");
+    }
+
+    /// Looks at everything that has a time limit.
+    fn tick(&mut self) {
+        if self.hub.poll_timeout().is_some_and(|expiry| expiry <= self.wall) {
+            self.close_runs();
+            self.hub.handle_timeout(self.wall);
+        }
+        if self.now < self.next_tick {
+            return;
+        }
+        self.next_tick = self.now + TICK;
+        for slot in expired(&self.closing, self.now) {
+            self.closing.remove(&slot);
+            self.reset(slot);
+        }
+        for slot in expired(&self.slow, self.now) {
+            self.slow.remove(&slot);
+            self.close_slow_consumer(slot);
+        }
+        for slot in expired(&self.incomplete, self.now) {
+            self.incomplete.remove(&slot);
+            self.fail(slot, CloseCode::POLICY, "a message took too long to arrive");
+        }
+        self.ping();
+    }
+
+    /// Looks at the share of the sockets that is due in this tick; each is seen twice in a ping interval.
+    fn ping(&mut self) {
+        let interval = self.limits.ping_interval.max(TICK * 2);
+        let ticks = (interval.as_millis() / TICK.as_millis() / 2).max(1);
+        let share = self.sockets.len().div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
+        let seconds = self.seconds();
+        let ping = encode(Opcode::Ping, b"", None);
+        for _ in 0..share {
+            if self.sockets.len() <= self.ping_cursor {
+                self.ping_cursor = 0;
+            }
+            let at = self.ping_cursor;
+            self.ping_cursor += 1;
+            let Some(socket) = &self.sockets[at] else { continue };
+            if socket.phase != Phase::Open || socket.stream.is_none() {
+                continue;
+            }
+            let silent = Duration::from_secs(u64::from(seconds.saturating_sub(socket.heard)));
+            let slot = Slot(u32::try_from(at).expect("slots are 32 bits wide"));
+            if 2 * interval <= silent && !socket.readable {
+                self.count.ping_timeouts += 1;
+                self.end(slot, CloseCode::GOING_AWAY, "PingTimeout");
+            } else if interval <= silent {
+                self.queue(slot, ping.clone(), 0);
+            }
+        }
+    }
+
+    /// Throws a socket away without ceremony.
+    fn reset(&mut self, slot: Slot) {
+        if let Some(socket) = self.socket(slot)
+            && let Some(stream) = &socket.stream
+        {
+            // Failing to set it only means that the kernel says goodbye more politely.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+        self.lost.push(slot);
+    }
+
+    fn forget_lost(&mut self) {
+        while let Some(slot) = self.lost.pop() {
+            let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else { continue };
+            self.close_runs();
+            self.incomplete_bytes -= socket.connection.held_bytes();
+            self.count.queue_bytes -= socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
+            self.closing.remove(&slot);
+            self.slow.remove(&slot);
+            self.incomplete.remove(&slot);
+            drop(socket);
+            self.mailbox().load.fetch_sub(1, Ordering::Relaxed);
+            self.handle(Input::Released { slot });
+        }
+    }
+
+    fn report_drained(&mut self) {
+        if self.is_draining
+            && self.hub.is_drained()
+            && self.sockets.iter().all(Option::is_none)
+            && let Some(done) = self.draining.take()
+        {
+            // The node may have run out of patience.
+            let _ = done.send(());
+        }
+    }
+
+    fn publish(&mut self) {
+        self.stats.publish(&self.count, &self.hub, self.incomplete_bytes, self.now.elapsed());
+    }
+
+    /// Seconds since the shard started.
+    fn seconds(&self) -> u32 {
+        u32::try_from(self.now.duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+fn mark_dirty(socket: &mut Socket, slot: Slot, dirty: &mut VecDeque<Slot>) {
+    if !socket.dirty && !socket.blocked && socket.stream.is_some() {
+        socket.dirty = true;
+        dirty.push_back(slot);
+    }
+}
+
+fn expired(deadlines: &BTreeMap<Slot, Instant>, now: Instant) -> Vec<Slot> {
+    deadlines.iter().filter(|(_, deadline)| **deadline <= now).map(|(slot, _)| *slot).collect()
+}
+
+fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis::try_from(since.as_millis()).unwrap_or(UnixMillis::MAX)
+}

@@ -1,0 +1,59 @@
+//! What a shard keeps for a connection's socket.
+
+use hookwire_proto::connection::Connection;
+use hookwire_proto::frame::Role;
+
+use super::outbox::Outbox;
+
+/// How far a socket is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Messages flow.
+    Open,
+    /// Our close frame is queued; the client's is awaited.
+    CloseSent,
+    /// Both close frames are there; the socket goes when ours is written.
+    Finishing,
+    /// The client broke the rules: after our close frame we end our direction and throw away what still comes.
+    Lingering,
+}
+
+/// One socket, or the place of one that is still with the HTTP side. While idle it owns no heap memory.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// `None` between admission and hand-over.
+    pub(super) stream: Option<mio::net::TcpStream>,
+    pub(super) connection: Connection,
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) phase: Phase,
+    /// When the client last sent anything, in seconds since the shard started.
+    pub(super) heard: u32,
+    /// There may be something to read.
+    pub(super) readable: bool,
+    /// The client has finished sending: read to the end.
+    pub(super) read_closed: bool,
+    /// The upstream is behind: do not read.
+    pub(super) paused: bool,
+    /// Stands in the list of sockets to flush.
+    pub(super) dirty: bool,
+    /// The kernel takes no more until it says so.
+    pub(super) blocked: bool,
+}
+
+impl Socket {
+    /// Returns the place of a socket that is yet to come.
+    pub(super) const fn expected(heard: u32) -> Self {
+        Self {
+            stream: None,
+            connection: Connection::new(Role::Server),
+            outbox: None,
+            phase: Phase::Open,
+            heard,
+            readable: false,
+            read_closed: false,
+            paused: false,
+            dirty: false,
+            blocked: false,
+        }
+    }
+}
