@@ -422,7 +422,9 @@ impl Shard {
                 // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
                 self.mailbox().load.fetch_add(1, Ordering::Relaxed);
                 let verdict = self.verdicts.remove(&answer_to);
-                if verdict.is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err()) {
+                if verdict.is_none_or(|verdict| {
+                    verdict.send(Admission::Admitted { subprotocol }).is_err()
+                }) {
                     self.awaiting_socket.remove(&id);
                     self.lost.push(slot);
                 }
@@ -609,7 +611,9 @@ impl Shard {
                         self.lost.push(slot);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.push_back(slot),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.ready.push_back(slot)
+                }
                 Err(_) => {
                     socket.readable = false;
                     self.lost.push(slot);
@@ -674,7 +678,8 @@ impl Shard {
             Event::Close(_) if !open => self.lost.push(slot),
             Event::Close(frame) => {
                 self.close_runs();
-                let payload = frame.map(|frame| CloseFrame { reason: String::new(), ..frame }.to_payload());
+                let payload =
+                    frame.map(|frame| CloseFrame { reason: String::new(), ..frame }.to_payload());
                 self.queue(slot, encode(Opcode::Close, &payload.unwrap_or_default(), None), 0);
                 self.set_closing(slot, Phase::Finishing);
                 self.handle(Input::Ended { slot });
@@ -862,10 +867,13 @@ impl Shard {
 
     fn forget_lost(&mut self) {
         while let Some(slot) = self.lost.pop() {
-            let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else { continue };
+            let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
+                continue;
+            };
             self.close_runs();
             self.incomplete_bytes -= socket.connection.held_bytes();
-            self.count.queue_bytes -= socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
+            self.count.queue_bytes -=
+                socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
             self.closing.remove(&slot);
             self.slow.remove(&slot);
             self.incomplete.remove(&slot);

@@ -94,7 +94,9 @@ impl Shards {
             | Command::RemoveConnectionFromGroup { connection, .. }
             | Command::CloseConnection { connection, .. }
             | Command::Exists { target: Target::Connection(connection), .. } => Some(connection),
-            Command::Exists { .. } | Command::UserInGroup { .. } | Command::Membership { .. } => None,
+            Command::Exists { .. } | Command::UserInGroup { .. } | Command::Membership { .. } => {
+                None
+            }
         };
         let concerned: Vec<&Mailbox> = match connection {
             Some(id) => self.mailbox(id).into_iter().collect(),
@@ -118,7 +120,8 @@ impl Shards {
 
     /// Returns an id on the least loaded shard. Cost: 16 random bytes.
     pub fn new_connection_id(&self) -> ConnectionId {
-        let loads = self.shared.mailboxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed));
+        let loads =
+            self.shared.mailboxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed));
         let shard = loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(at, _)| at);
         ConnectionId::new(self.node, u16::try_from(shard).unwrap_or_default(), random())
     }
@@ -211,6 +214,7 @@ async fn in_time<F: Future>(future: F) -> Result<F::Output, NoAnswer> {
 /// Returns bytes from the operating system's generator.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes once it has started");
+    getrandom::fill(&mut bytes)
+        .expect("the operating system gives random bytes once it has started");
     bytes
 }

@@ -80,7 +80,7 @@ impl<T, W: Wake> Inbox<T, W> {
 
     /// Wakes the shard if it sleeps or is about to.
     pub(crate) fn wake(&self) {
-        if !self.awake.swap(true, Ordering::SeqCst) {
+        if !self.awake.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }
     }
@@ -98,7 +98,8 @@ impl<T, W: Wake> Inbox<T, W> {
 
     /// Returns whether the shard may sleep until it is woken; otherwise there are letters, and it must not.
     pub(crate) fn may_sleep(&self) -> bool {
-        self.awake.store(false, Ordering::SeqCst);
+        // Read as well as written, so that wake-ups before it are ordered before it.
+        self.awake.swap(false, Ordering::AcqRel);
         let empty = self.lock().letters.is_empty();
         if !empty {
             self.awake.store(true, Ordering::Relaxed);
@@ -143,13 +144,13 @@ mod tests {
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;
-    use loom::sync::Arc;
-    use loom::thread::{self, Thread};
+    use loom::sync::{Arc, Notify};
+    use loom::thread;
 
-    /// Like an eventfd, a parked thread remembers one wake-up.
-    impl Wake for Thread {
+    /// Like an eventfd, it remembers a wake-up until somebody sleeps.
+    impl Wake for Arc<Notify> {
         fn wake(&self) {
-            self.unpark();
+            self.notify();
         }
     }
 
@@ -157,7 +158,8 @@ mod loom_tests {
     #[test]
     fn loom_no_letter_is_slept_over() {
         loom::model(|| {
-            let inbox = Arc::new(Inbox::new(thread::current()));
+            let eventfd = Arc::new(Notify::new());
+            let inbox = Arc::new(Inbox::new(eventfd.clone()));
             let pressure = Arc::new(Pressure::default());
             let senders: Vec<_> = (0..2)
                 .map(|letter| {
@@ -169,7 +171,7 @@ mod loom_tests {
             while letters.len() < 2 {
                 inbox.drain_into(&mut letters, &pressure);
                 if letters.len() < 2 && inbox.may_sleep() {
-                    thread::park();
+                    eventfd.wait();
                     inbox.set_awake();
                 }
             }

@@ -48,7 +48,11 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket's error; it is of no further use.
-    pub(super) fn flush(&mut self, socket: &mut impl Write, written_bytes: &mut u64) -> io::Result<Flushed> {
+    pub(super) fn flush(
+        &mut self,
+        socket: &mut impl Write,
+        written_bytes: &mut u64,
+    ) -> io::Result<Flushed> {
         while let Some(first) = self.chunks.front() {
             let result = if self.chunks.len() == 1 {
                 socket.write(&first[self.written..])
@@ -69,7 +73,9 @@ impl Outbox {
                     *written_bytes += count as u64;
                     self.advance(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Flushed::Blocked);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -111,7 +117,8 @@ fn frame_end(frames: &[u8], written: usize) -> usize {
         let Ok(Some((header, header_bytes))) = Header::parse(&frames[end..], Role::Client) else {
             return frames.len();
         };
-        end += header_bytes + usize::try_from(header.payload_bytes).unwrap_or(usize::MAX - end - header_bytes);
+        end += header_bytes
+            + usize::try_from(header.payload_bytes).unwrap_or(usize::MAX - end - header_bytes);
     }
     end.min(frames.len())
 }

@@ -47,7 +47,8 @@ impl Runs {
             return true;
         }
         self.set = Some(set);
-        self.parts.push((form, Run { first: frames.clone(), joined: BytesMut::new(), messages: 1 }));
+        self.parts
+            .push((form, Run { first: frames.clone(), joined: BytesMut::new(), messages: 1 }));
         true
     }
 

@@ -1,0 +1,153 @@
+//! One table of the configuration, read key by key: what is left over is unknown.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::ConfigFault;
+
+/// A table and the path that leads to it.
+#[derive(Debug)]
+pub(super) struct Section {
+    prefix: String,
+    table: Table,
+}
+
+impl Section {
+    pub(super) fn new(prefix: &str, table: Table) -> Self {
+        Self { prefix: prefix.to_owned(), table }
+    }
+
+    pub(super) fn path(&self, key: &str) -> String {
+        if self.prefix.is_empty() { key.to_owned() } else { format!("{}.{key}", self.prefix) }
+    }
+
+    pub(super) fn fault(&self, key: &str, fault: &str, faults: &mut Vec<ConfigFault>) {
+        faults.push(ConfigFault { path: self.path(key), fault: fault.to_owned() });
+    }
+
+    pub(super) fn text(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<String> {
+        let Value::String(text) = self.table.remove(key)? else {
+            self.fault(key, "must be text", faults);
+            return None;
+        };
+        Some(text)
+    }
+
+    pub(super) fn texts(
+        &mut self,
+        key: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Option<Vec<String>> {
+        let texts = match self.table.remove(key)? {
+            Value::Array(items) => items
+                .into_iter()
+                .map(|item| if let Value::String(text) = item { Some(text) } else { None })
+                .collect(),
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Table(_) => None,
+        };
+        if texts.is_none() {
+            self.fault(key, "must be a list of texts", faults);
+        }
+        texts
+    }
+
+    /// Parses each of `texts`, reporting faults by their place.
+    pub(super) fn parse_all<T>(
+        &self,
+        key: &str,
+        texts: &[String],
+        faults: &mut Vec<ConfigFault>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut parsed = Vec::with_capacity(texts.len());
+        for (at, text) in texts.iter().enumerate() {
+            match parse(text) {
+                Ok(value) => parsed.push(value),
+                Err(fault) => self.fault(&format!("{key}[{at}]"), &fault, faults),
+            }
+        }
+        parsed
+    }
+
+    pub(super) fn flag(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<bool> {
+        let Value::Boolean(flag) = self.table.remove(key)? else {
+            self.fault(key, "must be true or false", faults);
+            return None;
+        };
+        Some(flag)
+    }
+
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        default: usize,
+        range: RangeInclusive<usize>,
+        faults: &mut Vec<ConfigFault>,
+    ) -> usize {
+        let Some(value) = self.table.remove(key) else { return default };
+        let number = value.as_integer().and_then(|number| usize::try_from(number).ok());
+        if let Some(number) = number.filter(|number| range.contains(number)) {
+            return number;
+        }
+        let fault = format!("must be a whole number from {} to {}", range.start(), range.end());
+        self.fault(key, &fault, faults);
+        default
+    }
+
+    /// Reads a time of at least a tenth of a second and at most a day.
+    pub(super) fn seconds(
+        &mut self,
+        key: &str,
+        default: Duration,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Duration {
+        let Some(value) = self.table.remove(key) else { return default };
+        #[expect(clippy::cast_precision_loss, reason = "only numbers up to a day pass")]
+        let seconds = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
+        if let Some(seconds) = seconds.filter(|seconds| (0.1..=86_400.0).contains(seconds)) {
+            return Duration::from_secs_f64(seconds);
+        }
+        self.fault(key, "must be a number of seconds from 0.1 to 86400", faults);
+        default
+    }
+
+    pub(super) fn section(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<Self> {
+        let Value::Table(table) = self.table.remove(key)? else {
+            self.fault(key, "must be a table", faults);
+            return None;
+        };
+        Some(Self { prefix: self.path(key), table })
+    }
+
+    pub(super) fn sections(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Vec<Self> {
+        let Some(value) = self.table.remove(key) else { return Vec::new() };
+        let Value::Array(items) = value else {
+            self.fault(key, "must be a list of tables", faults);
+            return Vec::new();
+        };
+        let mut sections = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let place = format!("{key}[{at}]");
+            if let Value::Table(table) = item {
+                sections.push(Self { prefix: self.path(&place), table });
+            } else {
+                self.fault(&place, "must be a table", faults);
+            }
+        }
+        sections
+    }
+
+    /// Reports every key that nobody has read.
+    pub(super) fn finish(self, faults: &mut Vec<ConfigFault>) {
+        for key in self.table.keys() {
+            self.fault(key, "unknown key", faults);
+        }
+    }
+}
