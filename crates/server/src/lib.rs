@@ -7,3 +7,4 @@ mod metrics;
 mod shard;
 pub mod shards;
 pub mod store;
+mod upstream;
