@@ -2,8 +2,15 @@
 //!
 //! Shards own sockets; a tokio runtime beside them accepts, speaks HTTP, calls upstreams and stores. See `ARCHITECTURE.md`.
 
+mod api_error;
 pub mod config;
+mod handshake;
+mod http;
+mod manage;
 mod metrics;
+pub mod node;
+mod rest;
+mod route;
 mod shard;
 pub mod shards;
 pub mod store;

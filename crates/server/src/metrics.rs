@@ -19,7 +19,7 @@ const CALL_BOUNDS: [f64; 12] =
 
 /// What a shard publishes. The shard stores, others only read: no read-modify-write anywhere.
 #[derive(Debug, Default)]
-pub struct ShardStats {
+pub(crate) struct ShardStats {
     connections: AtomicU64,
     sets: AtomicU64,
     messages_in: AtomicU64,
@@ -67,10 +67,6 @@ impl ShardStats {
         store(&self.turns[bucket], read(&self.turns[bucket]) + 1);
     }
 
-    /// Returns the open connections.
-    pub fn connections(&self) -> u64 {
-        read(&self.connections)
-    }
 }
 
 fn read(cell: &AtomicU64) -> u64 {

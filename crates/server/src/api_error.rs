@@ -1,0 +1,99 @@
+//! What a caller may know of an error, apart from what the log needs.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+
+use crate::shards::{NoAnswer, Overloaded};
+use crate::store::StoreError;
+
+/// Every answer of the HTTP side.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// An error as the caller sees it.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// A header that the status demands.
+    header: Option<(header::HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), header: None }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub(crate) fn not_found(message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message);
+        error.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    pub(crate) fn method_not_allowed(allowed: &'static str) -> Self {
+        let message = format!("this path takes {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+            .with(header::ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", "the service is shutting down")
+    }
+
+    pub(crate) fn busy(message: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+            .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    pub(crate) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    pub(crate) fn into_answer(self) -> Answer {
+        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
+        let mut answer = Response::new(Full::from(body));
+        *answer.status_mut() = self.status;
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some((name, value)) = self.header {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
+
+impl From<Overloaded> for ApiError {
+    fn from(error: Overloaded) -> Self {
+        Self::busy(&error.to_string())
+    }
+}
+
+impl From<NoAnswer> for ApiError {
+    fn from(error: NoAnswer) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "NoAnswer", error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Full) {
+            return Self::new(StatusCode::CONFLICT, "TooMany", error.to_string());
+        }
+        tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "StoreFailed",
+            "the change could not be stored",
+        )
+    }
+}

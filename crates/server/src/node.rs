@@ -1,0 +1,250 @@
+//! A node: its shards, its HTTP side, its store, from start to shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use hookwire_hub::{Call, Input, Settings};
+use hookwire_proto::connection_string::ConnectionString;
+use hookwire_proto::template::{TemplateError, Templates};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::config::Config;
+use crate::handshake::HANDSHAKES_MAX;
+use crate::http::{self, Edge, unix_time};
+use crate::metrics::{self, ShardStats};
+use crate::shard::{self, Shard, ShardLimits};
+use crate::shards::{Shards, random};
+use crate::store::{Store, StoreError};
+use crate::upstream::Upstream;
+
+/// Calls taken from a shard at once.
+const CALLS_PER_BATCH_MAX: usize = 256;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 4_096;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The configured templates are faulty.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Templates(Vec<TemplateError>),
+    /// The system refused a thread or an epoll instance.
+    #[error("the system refused what a shard needs")]
+    System(#[source] io::Error),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    edge: Arc<Edge>,
+    config: Config,
+    bound: Vec<SocketAddr>,
+    calls: TaskTracker,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts everything; when it returns, clients can connect. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (listeners, bound) = listen(&config.listen)?;
+        let now = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
+        let data_dir = config.data_dir.clone();
+        let (store, restored) = tokio::task::spawn_blocking(move || Store::open(&data_dir, now))
+            .await
+            .map_err(|error| StartError::System(io::Error::other(error)))??;
+        let stored = restored.templates.is_some();
+        let document = restored.templates.unwrap_or_else(|| config.templates.clone());
+        let templates = Templates::parse(&document).map_err(StartError::Templates)?;
+        if stored {
+            tracing::info!("templates set at run time win over those of the configuration");
+        }
+        metrics::recorder();
+        let upstream = Upstream::new(config.upstream, config.access_keys.clone())
+            .await
+            .map_err(StartError::System)?;
+        let count = match config.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let (shared, polls) = shard::mailboxes(count).map_err(StartError::System)?;
+        let shards = Shards::new(u32::from_be_bytes(random()), shared.clone());
+        let calls = TaskTracker::new();
+        let settings = Arc::new(Settings { templates });
+        let mut stats = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for (index, poll) in polls.into_iter().enumerate() {
+            let of_shard = Arc::new(ShardStats::default());
+            stats.push(of_shard.clone());
+            let send = dispatcher(index, upstream.clone(), shards.clone(), &calls);
+            let mut shard =
+                Shard::new(index, limits(&config), shared.clone(), poll, of_shard, send);
+            shard.restore(Input::Settings(settings.clone()));
+            shard.restore(Input::Restored(restored.memberships.clone()));
+            let thread =
+                thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run());
+            threads.push(thread.map_err(StartError::System)?);
+        }
+        let edge = Arc::new(Edge {
+            shards,
+            store,
+            keys: config.access_keys.clone(),
+            hosts: config.host_names(&bound),
+            limits: config.limits,
+            metrics_public: config.metrics_public,
+            stats,
+            templates: Mutex::new(document),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            draining: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let room = http::room();
+        for listener in listeners {
+            edge.tasks.spawn(http::accept(edge.clone(), listener, room.clone()));
+        }
+        tracing::info!(shards = count, addresses = ?bound, "started");
+        Ok(Self { edge, config, bound, calls, threads })
+    }
+
+    /// Returns the addresses that are listened on, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.bound
+    }
+
+    /// Returns the first public endpoint.
+    pub fn endpoint(&self) -> Url {
+        self.config.endpoints(&self.bound).swap_remove(0)
+    }
+
+    /// Returns the connection string of the first endpoint and the primary key.
+    ///
+    /// # Panics
+    /// Never: the configuration has been checked.
+    pub fn connection_string(&self) -> ConnectionString {
+        ConnectionString::new(self.endpoint(), self.config.access_keys[0].clone())
+            .expect("a checked endpoint makes a connection string")
+    }
+
+    /// Returns the shards, for tools that run in the same process.
+    pub fn shards(&self) -> &Shards {
+        &self.edge.shards
+    }
+
+    /// Shuts down: no new work, sockets closed with 1001, disconnect events posted within the configured time, then the rest.
+    /// Returns whether everything was finished in time.
+    pub async fn shutdown(self) -> bool {
+        let patience = self.config.limits.shutdown_time_max;
+        let deadline = tokio::time::Instant::now() + patience;
+        self.edge.draining.store(true, Ordering::Relaxed);
+        self.edge.stop.cancel();
+        let drained = self.edge.shards.drain(patience).await;
+        self.calls.close();
+        self.edge.tasks.close();
+        self.edge.shards.stop();
+        let rest = async {
+            self.edge.tasks.wait().await;
+            // The shards' ends of the call queues are gone with their threads.
+            let threads = self.threads;
+            let joined =
+                tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
+            let joined = joined.await.unwrap_or(false);
+            self.calls.wait().await;
+            joined
+        };
+        let finished = tokio::time::timeout_at(deadline, rest).await.unwrap_or(false);
+        tracing::info!(drained, finished, "stopped");
+        drained && finished
+    }
+}
+
+/// Returns what a shard calls to have an upstream called. The queue behind it has no limit of its own: a shard has at most one call
+/// per connection in it, and one per handshake, which are limited.
+fn dispatcher(
+    index: usize,
+    upstream: Upstream,
+    shards: Shards,
+    tracker: &TaskTracker,
+) -> Box<dyn Fn(Call) + Send> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let spawner = tracker.clone();
+    tracker.spawn(async move {
+        let mut batch = Vec::new();
+        while receiver.recv_many(&mut batch, CALLS_PER_BATCH_MAX).await != 0 {
+            for call in batch.drain(..) {
+                let (upstream, shards) = (upstream.clone(), shards.clone());
+                spawner.spawn(async move {
+                    upstream.call(call, |input| shards.upstream(index, input)).await;
+                });
+            }
+        }
+    });
+    Box::new(move |call| {
+        // The receiver ends only after the shard that holds this.
+        let _ = sender.send(call);
+    })
+}
+
+fn limits(config: &Config) -> ShardLimits {
+    let limits = &config.limits;
+    ShardLimits {
+        message_bytes_max: limits.message_bytes_max,
+        ping_interval: limits.ping_interval,
+        slow_bytes_max: limits.slow_bytes_max,
+        slow_time_max: limits.slow_time_max,
+        outbox_bytes_max: limits.outbox_bytes_max,
+        incomplete_time_max: limits.incomplete_time_max,
+        incomplete_bytes_max: limits.incomplete_bytes_max,
+        echo: config.echo,
+    }
+}
+
+fn listen(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    let mut bound = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let (listener, at) = listen_on(*address)
+            .map_err(|source| StartError::Listen { address: *address, source })?;
+        listeners.push(listener);
+        bound.push(at);
+    }
+    Ok((listeners, bound))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM.nonblocking(),
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let at = listener.local_addr()?;
+    Ok((listener, at))
+}
