@@ -1,0 +1,219 @@
+//! Commands that run the service: `serve`, `dev`, `bench echo-server`.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use hookwire_client::{ClientEndpointOptions, Service};
+use hookwire_proto::signature::AccessKey;
+use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
+use hookwire_server::config::Config;
+use hookwire_server::node::Node;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code of a faulty configuration.
+const FAULTY_CONFIGURATION: u8 = 2;
+
+/// Exit code after a second signal, as a shell reports SIGTERM.
+const TERMINATED: i32 = 143;
+
+/// Bytes of randomness in a key that `dev` makes.
+const KEY_BYTES: usize = 32;
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// The configuration file; environment variables named HOOKWIRE_… stand above it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArguments {
+    /// Where the service listens; loopback unless you say otherwise.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where the events of all hubs go; {hub}, {category} and {event} are filled in.
+    #[arg(long, default_value = "http://127.0.0.1:7071/api/{event}", value_name = "URL")]
+    upstream: String,
+    /// The folder for data and key.
+    #[arg(long, default_value = "./hookwire-data", value_name = "FOLDER")]
+    data: PathBuf,
+    /// A fixed access key instead of the one kept in the data folder.
+    #[arg(long)]
+    key: Option<String>,
+    /// The hub that the printed client URL names.
+    #[arg(long, default_value = "chat", env = "HubName")]
+    hub: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Run a service that sends every message back, for conformance suites and load tests.
+    EchoServer {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+        listen: SocketAddr,
+        /// Largest message in bytes.
+        #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
+        message_bytes_max: usize,
+        /// Shards; 0: one per core.
+        #[arg(long, default_value_t = 0)]
+        shards: usize,
+    },
+}
+
+/// Runs the service from its configuration until a signal ends it.
+pub(crate) async fn serve(arguments: ServeArguments, json: bool) -> anyhow::Result<ExitCode> {
+    let text = match &arguments.config {
+        Some(file) => {
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
+        }
+        None => String::new(),
+    };
+    let (config, warnings) = match Config::load(&text, std::env::vars()) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            eprintln!("the configuration has faults:");
+            for fault in faults.0 {
+                eprintln!("  {fault}");
+            }
+            return Ok(ExitCode::from(FAULTY_CONFIGURATION));
+        }
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let node = Node::start(config).await?;
+    if json {
+        announce(&json!({
+            "listen": addresses(&node),
+            "connection_string": node.connection_string().reveal(),
+        }))?;
+    }
+    until_signal(node).await
+}
+
+/// Runs the service with a configuration made of the arguments.
+pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<ExitCode> {
+    let key = match arguments.key {
+        Some(key) => key,
+        None => kept_key(&arguments.data)?,
+    };
+    let mut config =
+        Config::for_one_machine(arguments.listen, AccessKey::parse(&key)?, &arguments.data);
+    config.templates = TemplatesDocument {
+        templates: vec![TemplateDocument {
+            url_template: arguments.upstream.clone(),
+            ..TemplateDocument::default()
+        }],
+    };
+    let node = Node::start(config).await?;
+    let connection_string = node.connection_string().reveal();
+    let service = Service::new(&connection_string, &arguments.hub)?;
+    let client_url = service.anonymous_client_endpoint(None);
+    if json {
+        announce(&json!({
+            "listen": addresses(&node),
+            "service_url": node.endpoint().as_str(),
+            "connection_string": connection_string,
+            "client_url": client_url.as_str(),
+        }))?;
+    } else {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "Connection string  {connection_string}")?;
+        writeln!(out, "Clients connect to {client_url}")?;
+        writeln!(out, "Events go to       {}", arguments.upstream)?;
+        writeln!(out, "Data is kept in    {}", arguments.data.display())?;
+    }
+    until_signal(node).await
+}
+
+/// Runs a tool of the bench family.
+pub(crate) async fn bench(command: BenchCommand, json: bool) -> anyhow::Result<ExitCode> {
+    let BenchCommand::EchoServer { listen, message_bytes_max, shards } = command;
+    let folder = std::env::temp_dir().join(format!("hookwire-echo-{}", std::process::id()));
+    let key = random_key()?;
+    let mut config = Config::for_one_machine(listen, AccessKey::parse(&key)?, &folder);
+    config.echo = true;
+    config.shards = shards;
+    config.limits.message_bytes_max = message_bytes_max;
+    config.limits.outbox_bytes_max = config.limits.outbox_bytes_max.max(4 * message_bytes_max);
+    config.limits.slow_bytes_max = config.limits.slow_bytes_max.max(4 * message_bytes_max);
+    let node = Node::start(config).await?;
+    let service = Service::new(&node.connection_string().reveal(), "echo")?;
+    let options = ClientEndpointOptions {
+        user: Some("echo".to_owned()),
+        lifetime: std::time::Duration::from_hours(24),
+        ..ClientEndpointOptions::default()
+    };
+    let url = service.client_endpoint(&options)?;
+    if json {
+        announce(&json!({ "listen": addresses(&node)[0], "url": url.as_str() }))?;
+    } else {
+        writeln!(std::io::stdout(), "{url}")?;
+    }
+    let code = until_signal(node).await;
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    code
+}
+
+/// Waits for SIGTERM or SIGINT, shuts down, and exits at once at the second signal.
+async fn until_signal(node: Node) -> anyhow::Result<ExitCode> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shutting down; a second signal exits at once");
+    tokio::select! {
+        finished = node.shutdown() => {
+            if !finished {
+                tracing::warn!("not everything was finished in time");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        _ = terminate.recv() => std::process::exit(TERMINATED),
+        _ = interrupt.recv() => std::process::exit(TERMINATED),
+    }
+}
+
+fn addresses(node: &Node) -> Vec<String> {
+    node.addresses().iter().map(ToString::to_string).collect()
+}
+
+/// Prints one line of JSON: the sign for scripts that everything is ready.
+fn announce(value: &serde_json::Value) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{value}")?;
+    Ok(out.flush()?)
+}
+
+/// Returns the key in the data folder, made at the first start and readable by its owner only.
+fn kept_key(data: &Path) -> anyhow::Result<String> {
+    let file = data.join("access-key");
+    match fs::read_to_string(&file) {
+        Ok(key) => return Ok(key.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+    fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+    let key = random_key()?;
+    let mut options = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600)
+        .open(&file)
+        .and_then(|mut open| open.write_all(key.as_bytes()))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(key)
+}
+
+fn random_key() -> anyhow::Result<String> {
+    let mut bytes = [0; KEY_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
