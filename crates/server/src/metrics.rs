@@ -66,7 +66,6 @@ impl ShardStats {
             TURN_BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(TURN_BOUNDS.len());
         store(&self.turns[bucket], read(&self.turns[bucket]) + 1);
     }
-
 }
 
 fn read(cell: &AtomicU64) -> u64 {

@@ -59,6 +59,7 @@ pub struct Node {
     config: Config,
     bound: Vec<SocketAddr>,
     calls: TaskTracker,
+    /// The shards', and the store's writer.
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -71,9 +72,10 @@ impl Node {
         let (listeners, bound) = listen(&config.listen)?;
         let now = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
         let data_dir = config.data_dir.clone();
-        let (store, restored) = tokio::task::spawn_blocking(move || Store::open(&data_dir, now))
-            .await
-            .map_err(|error| StartError::System(io::Error::other(error)))??;
+        let (store, restored, writer) =
+            tokio::task::spawn_blocking(move || Store::open(&data_dir, now))
+                .await
+                .map_err(|error| StartError::System(io::Error::other(error)))??;
         let stored = restored.templates.is_some();
         let document = restored.templates.unwrap_or_else(|| config.templates.clone());
         let templates = Templates::parse(&document).map_err(StartError::Templates)?;
@@ -93,7 +95,7 @@ impl Node {
         let calls = TaskTracker::new();
         let settings = Arc::new(Settings { templates });
         let mut stats = Vec::with_capacity(count);
-        let mut threads = Vec::with_capacity(count);
+        let mut threads = vec![writer];
         for (index, poll) in polls.into_iter().enumerate() {
             let of_shard = Arc::new(ShardStats::default());
             stats.push(of_shard.clone());
@@ -165,7 +167,8 @@ impl Node {
         self.edge.shards.stop();
         let rest = async {
             self.edge.tasks.wait().await;
-            // The shards' ends of the call queues are gone with their threads.
+            // The store's writer ends with its last user, the call queues with the shards' threads.
+            drop(self.edge);
             let threads = self.threads;
             let joined =
                 tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));

@@ -750,6 +750,11 @@ impl Shard {
         socket.dirty = false;
         let (Some(stream), Some(outbox)) = (&mut socket.stream, &mut socket.outbox) else { return };
         let before = outbox.bytes();
+        if socket.blocked {
+            // The kernel will say when it takes more; until then there is only more to judge.
+            self.judge(slot, before);
+            return;
+        }
         let flushed = outbox.flush(stream, &mut self.count.bytes_out);
         let left = outbox.bytes();
         self.count.queue_bytes -= (before - left) as u64;
@@ -905,7 +910,7 @@ impl Shard {
 }
 
 fn mark_dirty(socket: &mut Socket, slot: Slot, dirty: &mut VecDeque<Slot>) {
-    if !socket.dirty && !socket.blocked && socket.stream.is_some() {
+    if !socket.dirty && socket.stream.is_some() {
         socket.dirty = true;
         dirty.push_back(slot);
     }

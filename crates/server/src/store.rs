@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use hookwire_hub::{MembershipChange, UnixMillis};
 use hookwire_proto::name::{GroupName, HubName, UserId};
@@ -80,11 +81,15 @@ pub struct Restored {
 }
 
 impl Store {
-    /// Opens the store in `data_dir`, which is made if it is absent, and reads all of it. Blocks.
+    /// Opens the store in `data_dir`, which is made if it is absent, and reads all of it. Blocks. The thread that comes with it
+    /// closes the file and ends when the last clone of the store is gone.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(data_dir: &Path, now: UnixMillis) -> Result<(Self, Restored), StoreError> {
+    pub fn open(
+        data_dir: &Path,
+        now: UnixMillis,
+    ) -> Result<(Self, Restored, JoinHandle<()>), StoreError> {
         std::fs::create_dir_all(data_dir).map_err(|source| StoreError::Folder {
             path: data_dir.display().to_string(),
             source,
@@ -96,14 +101,14 @@ impl Store {
         transaction.commit()?;
         let restored = read(&database)?;
         let (changes, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || write_all(&database, receiver))
             .map_err(|source| StoreError::Folder {
                 path: data_dir.display().to_string(),
                 source,
             })?;
-        Ok((Self { changes }, restored))
+        Ok((Self { changes }, restored, writer))
     }
 
     /// Stores the templates.
@@ -264,22 +269,11 @@ mod tests {
         GroupName::parse(name).unwrap()
     }
 
-    /// Opens the store again; the writer of the earlier one closes the file when its senders are gone.
-    fn reopen(folder: &Path, now: UnixMillis) -> (Store, Restored) {
-        loop {
-            match Store::open(folder, now) {
-                Ok(opened) => return opened,
-                Err(StoreError::Database(_)) => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
     #[tokio::test]
     async fn everything_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let (hub, user) = names();
-        let (store, restored) = Store::open(folder.path(), 0).unwrap();
+        let (store, restored, writer) = Store::open(folder.path(), 0).unwrap();
         assert!(restored.templates.is_none() && restored.memberships.is_empty());
         let add = |name: &str, expires| MembershipChange::Add { group: group(name), expires };
         for change in [
@@ -295,8 +289,9 @@ mod tests {
         store.change_membership(&hub, &other, &add("a", None)).await.unwrap();
         store.set_templates(TemplatesDocument::default()).await.unwrap();
         drop(store);
+        writer.join().unwrap();
 
-        let (store, restored) = reopen(folder.path(), 100);
+        let (store, restored, writer) = Store::open(folder.path(), 100).unwrap();
         assert_eq!(restored.templates, Some(TemplatesDocument::default()));
         let rows: Vec<_> = restored
             .memberships
@@ -306,7 +301,8 @@ mod tests {
         assert_eq!(rows, [("ann", "a", None), ("ann", "c", Some(500)), ("ann2", "a", None)]);
         store.change_membership(&hub, &user, &MembershipChange::RemoveAll).await.unwrap();
         drop(store);
-        let (_store, restored) = reopen(folder.path(), 100);
+        writer.join().unwrap();
+        let (_store, restored, _writer) = Store::open(folder.path(), 100).unwrap();
         assert_eq!(restored.memberships.len(), 1, "only the other user's is left");
     }
 

@@ -106,6 +106,8 @@ impl Requests {
             }
             Event::Disconnect => Bytes::new(),
         };
+        // hyper leaves it out of an empty body, which some servers refuse with 411.
+        put("content-length", &data.len().to_string());
         let mut request =
             Request::post(&call.url).body(Announced { data: Some(data), taken: Some(taken) })?;
         request.headers_mut().extend(headers);

@@ -1,0 +1,161 @@
+//! Hostile clients and callers: the documented status or close code, and nobody else disturbed.
+
+use futures_util::SinkExt;
+use hookwire_proto::frame::{Header, Opcode, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::node::{TestNode, next, start, token};
+
+/// A client that writes its own bytes after the handshake.
+async fn rude(node: &TestNode) -> TcpStream {
+    let token = token("/ws/client/hubs/chat", Some("rude"));
+    let mut socket = TcpStream::connect(node.address).await.unwrap();
+    let request = format!(
+        "GET /ws/client/hubs/chat?access_token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    socket
+}
+
+/// Reads until the node closes; returns the code of the close frame.
+async fn close_code(mut socket: TcpStream) -> Option<u16> {
+    let mut bytes = Vec::new();
+    let _ = socket.read_to_end(&mut bytes).await;
+    let at = bytes.iter().position(|byte| *byte == 0x88)?;
+    Some(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]))
+}
+
+#[tokio::test]
+async fn broken_frames_end_with_the_documented_close_code() {
+    let node = start(None, |config| config.limits.message_bytes_max = 1_000).await;
+    let mut witness = node.connect_as("chat", "witness").await;
+    let mask = Some([1, 2, 3, 4]);
+    let mut large = Vec::new();
+    Header { fin: true, opcode: Opcode::Binary, mask, payload_bytes: 1 << 40 }.put(&mut large);
+    for (bytes, code) in [
+        (vec![0xFF; 20], 1002),
+        (encode(Opcode::Text, b"bare", None).to_vec(), 1002),
+        (encode(Opcode::Continuation, b"x", mask).to_vec(), 1002),
+        (encode(Opcode::Close, &[3], mask).to_vec(), 1002),
+        (encode(Opcode::Close, &999_u16.to_be_bytes(), mask).to_vec(), 1002),
+        (encode(Opcode::Text, &[0xC0, 0x80], mask).to_vec(), 1007),
+        (encode(Opcode::Binary, &[0; 1_001], mask).to_vec(), 1009),
+        (large, 1009),
+        (encode(Opcode::Close, &4_000_u16.to_be_bytes(), mask).to_vec(), 4_000),
+    ] {
+        let mut socket = rude(&node).await;
+        socket.write_all(&bytes).await.unwrap();
+        assert_eq!(close_code(socket).await, Some(code), "{bytes:x?}");
+    }
+    witness.send(Message::Ping(Vec::new().into())).await.unwrap();
+    assert_eq!(node.rest("POST", "chat/", b"still here").await, 200);
+    assert_eq!(next(&mut witness).await, Some(Message::text("still here")));
+}
+
+#[tokio::test]
+async fn messages_that_never_end_and_clients_that_fall_silent_are_closed() {
+    let node = start(None, |config| {
+        config.limits.incomplete_time_max = std::time::Duration::from_millis(100);
+        config.limits.ping_interval = std::time::Duration::from_secs(1);
+    })
+    .await;
+    let mut slow = rude(&node).await;
+    slow.write_all(&[0x81, 0x85]).await.unwrap();
+    assert_eq!(close_code(slow).await, Some(1008));
+    assert_eq!(close_code(rude(&node).await).await, Some(1001), "no pong for two intervals");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed_and_the_others_are_served() {
+    let node = start(None, |config| {
+        config.limits.outbox_bytes_max = 1024 * 1024;
+        config.shards = 1;
+    })
+    .await;
+    let _deaf = rude(&node).await;
+    let mut witness = node.connect_as("chat", "witness").await;
+    let body = vec![b'x'; 512 * 1024];
+    // The kernel's buffers take some megabytes; then the outbox fills and the connection is closed.
+    while node.rest("HEAD", "chat/users/rude", b"").await == 200 {
+        assert_eq!(node.rest("POST", "chat/", &body).await, 200);
+        assert!(
+            matches!(next(&mut witness).await, Some(Message::Text(text)) if text.len() == body.len())
+        );
+    }
+    let (_, metrics) = node.raw("GET", "/metrics", "", b"").await;
+    assert!(metrics.contains("hookwire_slow_consumers_total{shard=\"0\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn handshakes_that_are_none_are_refused() {
+    let node = start(None, |_| {}).await;
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (path, headers, status) in [
+        ("/ws/client/hubs/chat", String::new(), 400),
+        ("/ws/client/hubs/chat", format!("{upgrade}{key}Sec-WebSocket-Version: 8\r\n"), 426),
+        ("/ws/client/hubs/chat", format!("{upgrade}Sec-WebSocket-Version: 13\r\n"), 400),
+        ("/ws/client/hubs/9", format!("{upgrade}{key}Sec-WebSocket-Version: 13\r\n"), 400),
+        (
+            "/ws/client/hubs/chat/formats/xml",
+            format!("{upgrade}{key}Sec-WebSocket-Version: 13\r\n"),
+            400,
+        ),
+        ("/ws/client/hubs/chat", format!("{upgrade}{key}Sec-WebSocket-Version: 13\r\n"), 401),
+        ("/ws/client/rooms/chat", String::new(), 404),
+    ] {
+        assert_eq!(node.raw("GET", path, &headers, b"").await.0, status, "{path} {headers}");
+    }
+    for token in
+        ["", "x", "a.b.c", &token("/ws/client/hubs/other", Some("u")), &token("/other", None)]
+    {
+        let Err(Error::Http(answer)) =
+            node.connect("chat", &format!("?access_token={token}")).await
+        else {
+            panic!("{token} must be refused")
+        };
+        assert_eq!(answer.status(), 401);
+        let text =
+            String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned();
+        assert!(token.len() < 4 || !text.contains(token), "a token is never repeated");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_too_large_too_odd_or_forged_are_refused() {
+    let node = start(None, |config| config.limits.rest_body_bytes_max = 2_000).await;
+    assert_eq!(node.rest("POST", "chat/", &[b'x'; 2_000]).await, 200);
+    assert_eq!(node.rest("POST", "chat/", &[b'x'; 2_001]).await, 413);
+    let path = "/ws/api/v1/hubs/chat/";
+    assert_eq!(node.raw("POST", path, "", b"x").await.0, 401);
+    let authorization =
+        format!("Authorization: Bearer {}\r\n", token("/ws/api/v1/hubs/other/", None));
+    assert_eq!(node.raw("POST", path, &authorization, b"x").await.0, 401);
+    let head = format!("X: {}\r\n", "y".repeat(100_000));
+    assert_eq!(node.raw("GET", "/api/v1/health", &head, b"").await.0, 431);
+    let smuggled = b"POST /ws/api/v1/hubs/chat/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /api/v1/health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (status, answer) = node.bytes(smuggled).await;
+    assert!(status == 401 || status == 400, "{answer}");
+    assert_eq!(answer.matches("healthy").count(), 0, "what follows is not taken for a request");
+    assert_eq!(node.bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_cut_off() {
+    let node = start(None, |config| {
+        config.limits.handshake_time_max = std::time::Duration::from_millis(100)
+    })
+    .await;
+    for head in [&b""[..], b"GET /api/v1/hea"] {
+        let (_, answer) = node.bytes(head).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
+}
