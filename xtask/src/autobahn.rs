@@ -1,0 +1,159 @@
+//! The Autobahn test suite, run as a fuzzing client against our frame codec and socket loop in echo mode.
+
+mod install;
+mod report;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+pub(crate) use self::install::install;
+use self::report::Report;
+use crate::program::{Program, Running};
+use crate::workspace::{Build, Workspace};
+
+/// Which cases to run.
+#[derive(Debug)]
+pub(crate) enum Selection {
+    /// All but the large messages and compression.
+    Quick,
+    /// All but compression, which the service does not offer.
+    Full,
+    /// Cases by the suite's own patterns.
+    Cases(Vec<String>),
+}
+
+impl Selection {
+    fn patterns(&self) -> Vec<&str> {
+        match self {
+            Self::Quick => QUICK.to_vec(),
+            Self::Full => [&QUICK[..], &["9.*"]].concat(),
+            Self::Cases(cases) => cases.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// How many cases must have run at least: a suite that ran nothing has not passed.
+    fn cases_min(&self) -> usize {
+        match self {
+            Self::Quick => 247,
+            Self::Full => 301,
+            Self::Cases(_) => 1,
+        }
+    }
+
+    /// Chapter 9 sends 16 MB in one message; only optimised code does that in reasonable time.
+    fn build(&self) -> Build {
+        match self {
+            Self::Full => Build::Release,
+            Self::Quick | Self::Cases(_) => Build::Debug,
+        }
+    }
+}
+
+/// Runs the selected cases against an echo server of ours and prints what came out. The suite must be installed.
+///
+/// # Errors
+/// When a case failed, cases are missing, or a program did not start.
+pub(crate) fn run(
+    workspace: &Workspace,
+    selection: &Selection,
+    binary: Option<&Path>,
+) -> anyhow::Result<()> {
+    let binary = match binary {
+        Some(binary) => binary.to_owned(),
+        None => workspace.binary(selection.build())?,
+    };
+    let (_server, address) = echo_server(&binary)?;
+    let index = fuzz(workspace, selection, &address)?;
+    let report = Report::new(&index, AGENT)?;
+    println!("{report}");
+    report.verdict(selection.cases_min())
+}
+
+/// Starts the echo server on a free port of loopback: the process, and `address:port`.
+fn echo_server(binary: &Path) -> anyhow::Result<(Running, String)> {
+    let mut server = Program::new(binary)
+        .arguments(["bench", "echo-server", "--listen", "127.0.0.1:0", "--json"])
+        .arguments(["--message-bytes-max", MESSAGE_BYTES_MAX])
+        .start()?;
+    let output = server.0.stdout.take().context("the echo server has no standard output")?;
+    let (lines, first) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        let read = output.read_line(&mut line).map(|_| line);
+        // Nobody listens any more if the wait below has run out; later output is not wanted, but must not block.
+        let _ = lines.send(read);
+        let _ = std::io::copy(&mut output, &mut std::io::sink());
+    });
+    let line =
+        first.recv_timeout(START_MAX).context("the echo server did not say where it listens")??;
+    let ready: Value = serde_json::from_str(&line)
+        .with_context(|| format!("the echo server printed {line:?} instead of one line of JSON"))?;
+    let address = ready["listen"].as_str().context("the echo server's line has no `listen`")?;
+    Ok((server, address.to_owned()))
+}
+
+/// Runs the suite against a server, and returns its `index.json`.
+fn fuzz(workspace: &Workspace, selection: &Selection, address: &str) -> anyhow::Result<Value> {
+    let folder = install::folder(workspace);
+    let reports = folder.join("reports");
+    if reports.exists() {
+        // An earlier run's report must not be taken for this one's.
+        fs::remove_dir_all(&reports)
+            .with_context(|| format!("could not remove {}", reports.display()))?;
+    }
+    let specification = json!({
+        "outdir": reports,
+        "servers": [{ "agent": AGENT, "url": format!("ws://{address}") }],
+        "cases": selection.patterns(),
+        "exclude-cases": [],
+        "exclude-agent-cases": {},
+    });
+    let file = folder.join("cases.json");
+    fs::write(&file, specification.to_string())
+        .with_context(|| format!("could not write {}", file.display()))?;
+    let log = quiet(
+        &install::wstest(workspace).arguments(["-m", "fuzzingclient", "-s"]).arguments([&file]),
+        &folder,
+    )?;
+    let index = reports.join("index.json");
+    let text = fs::read_to_string(&index).with_context(|| {
+        format!("the suite left no {}; its output is in {}", index.display(), log.display())
+    })?;
+    println!("The suite's pages about each case: {}", reports.join("index.html").display());
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", index.display()))
+}
+
+/// Runs the suite with its output (a line for each case) in a file, whose path is returned.
+fn quiet(suite: &Program, folder: &Path) -> anyhow::Result<PathBuf> {
+    let log = folder.join("wstest.log");
+    suite
+        .clone()
+        .log(&log)
+        .limit(SUITE_MAX)
+        .run()
+        .with_context(|| format!("its output is in {}", log.display()))?;
+    Ok(log)
+}
+
+/// Our name in the suite's reports.
+const AGENT: &str = "hookwire";
+
+/// Chapters without large messages (9) and compression (12, 13).
+const QUICK: [&str; 8] = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"];
+
+/// What chapter 9 sends at most, and the echo server must take.
+const MESSAGE_BYTES_MAX: &str = "16777216";
+
+/// How long the echo server may take to listen.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long the suite may take; the quick selection needs 15 seconds.
+const SUITE_MAX: Duration = Duration::from_mins(15);

@@ -1,0 +1,127 @@
+//! Every developer and CI step of Hookwire: `cargo xtask run`, `cargo xtask test`, and the parts of both.
+//!
+//! A step is an ordinary program call that is printed before it runs. What a step needs and is not there, it installs;
+//! what cannot be installed is said in one sentence, with what to do about it.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "printing what runs, and what came of it, is what this program is for"
+)]
+
+mod autobahn;
+mod pages;
+mod program;
+mod purity;
+mod steps;
+mod tools;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::autobahn::Selection;
+use crate::steps::{Selected, Step};
+use crate::workspace::Workspace;
+
+/// Every developer and CI step of Hookwire.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the pages and the binary, then run `hookwire dev`
+    Run {
+        /// Arguments for `hookwire dev`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Build the pages into `web/dist`
+    Pages,
+    /// Run every check and every test, installing what they need
+    Test(StepArguments),
+    /// Run the checks that need neither Node, nor a browser, nor the rights to install packages
+    Ci(StepArguments),
+    /// Check who may import what
+    Purity,
+    /// Check licences, banned crates and sources of all dependencies
+    Deny,
+    /// Run the Autobahn test suite against our frame codec and socket loop
+    Autobahn(AutobahnArguments),
+}
+
+#[derive(Debug, Args)]
+struct StepArguments {
+    /// Run these steps only
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STEP")]
+    only: Vec<Step>,
+    /// Leave these steps out
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STEP")]
+    skip: Vec<Step>,
+    /// Print the steps and what each of them checks
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Args)]
+struct AutobahnArguments {
+    /// Cases 1–7, 9 (large messages) and 10, against the release build
+    #[arg(long, conflicts_with = "cases")]
+    full: bool,
+    /// Cases by the suite's own patterns, such as `6.*,9.1.1`
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
+    cases: Vec<String>,
+    /// The binary to test instead of the one built here
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Run { arguments } => pages::run(&workspace, &arguments)?,
+        Task::Pages => pages::build(&workspace)?,
+        Task::Test(arguments) => return steps(&workspace, &Step::ALL, &arguments),
+        Task::Ci(arguments) => return steps(&workspace, &Step::WITHOUT_INSTALLING, &arguments),
+        Task::Purity => purity::check(&workspace)?,
+        Task::Deny => tools::deny(&workspace)?,
+        Task::Autobahn(AutobahnArguments { full, cases, binary }) => {
+            let selection = match (full, cases.is_empty()) {
+                (true, _) => Selection::Full,
+                (false, true) => Selection::Quick,
+                (false, false) => Selection::Cases(cases),
+            };
+            autobahn::install(&workspace)?;
+            autobahn::run(&workspace, &selection, binary.as_deref())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn steps(
+    workspace: &Workspace,
+    all: &[Step],
+    arguments: &StepArguments,
+) -> anyhow::Result<ExitCode> {
+    let selected = Selected::new(all, &arguments.only, &arguments.skip)?;
+    if arguments.list {
+        selected.list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(selected.run(workspace))
+}
