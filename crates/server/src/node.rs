@@ -100,12 +100,12 @@ impl Node {
             let of_shard = Arc::new(ShardStats::default());
             stats.push(of_shard.clone());
             let send = dispatcher(index, upstream.clone(), shards.clone(), &calls);
-            let mut shard =
+            let mut core =
                 Shard::new(index, limits(&config), shared.clone(), poll, of_shard, send);
-            shard.restore(Input::Settings(settings.clone()));
-            shard.restore(Input::Restored(restored.memberships.clone()));
+            core.restore(Input::Settings(settings.clone()));
+            core.restore(Input::Restored(restored.memberships.clone()));
             let thread =
-                thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run());
+                thread::Builder::new().name(format!("shard-{index}")).spawn(move || core.run());
             threads.push(thread.map_err(StartError::System)?);
         }
         let edge = Arc::new(Edge {

@@ -194,8 +194,8 @@ impl Upstream {
             result = &mut attempts => result,
             () = passes => {
                 report(Input::UpstreamPassed { call: call.id });
-                let (give_up, given_up) = oneshot::channel();
-                gate.passed.lock().expect("nothing panics while it holds the list").push_back(give_up);
+                let (sender, given_up) = oneshot::channel();
+                gate.passed.lock().expect("nothing panics while it holds the list").push_back(sender);
                 tokio::select! {
                     result = &mut attempts => result,
                     Ok(()) = given_up => return Err(CallError::GivenUp),

@@ -157,7 +157,10 @@ mod loom_tests {
     /// Loom fails this test with a deadlock if in any interleaving the shard sleeps while a letter waits.
     #[test]
     fn loom_no_letter_is_slept_over() {
-        loom::model(|| {
+        // Two forced switches find the races that matter; all schedules would take hours.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
             let eventfd = Arc::new(Notify::new());
             let inbox = Arc::new(Inbox::new(eventfd.clone()));
             let pressure = Arc::new(Pressure::default());
