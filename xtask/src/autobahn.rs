@@ -69,14 +69,15 @@ pub(crate) fn run(
         Some(binary) => binary.to_owned(),
         None => workspace.binary(selection.build())?,
     };
-    let (_server, address) = echo_server(&binary)?;
-    let index = fuzz(workspace, selection, &address)?;
+    let (server, url) = echo_server(&binary)?;
+    let index = fuzz(workspace, selection, &url)?;
+    server.terminate(STOP_MAX)?;
     let report = Report::new(&index, AGENT)?;
     println!("{report}");
     report.verdict(selection.cases_min())
 }
 
-/// Starts the echo server on a free port of loopback: the process, and `address:port`.
+/// Starts the echo server on a free port of loopback: the process, and the URL for clients.
 fn echo_server(binary: &Path) -> anyhow::Result<(Running, String)> {
     let mut server = Program::new(binary)
         .arguments(["bench", "echo-server", "--listen", "127.0.0.1:0", "--json"])
@@ -96,12 +97,12 @@ fn echo_server(binary: &Path) -> anyhow::Result<(Running, String)> {
         first.recv_timeout(START_MAX).context("the echo server did not say where it listens")??;
     let ready: Value = serde_json::from_str(&line)
         .with_context(|| format!("the echo server printed {line:?} instead of one line of JSON"))?;
-    let address = ready["listen"].as_str().context("the echo server's line has no `listen`")?;
-    Ok((server, address.to_owned()))
+    let url = ready["url"].as_str().context("the echo server's line has no `url`")?;
+    Ok((server, url.to_owned()))
 }
 
 /// Runs the suite against a server, and returns its `index.json`.
-fn fuzz(workspace: &Workspace, selection: &Selection, address: &str) -> anyhow::Result<Value> {
+fn fuzz(workspace: &Workspace, selection: &Selection, url: &str) -> anyhow::Result<Value> {
     let folder = install::folder(workspace);
     let reports = folder.join("reports");
     if reports.exists() {
@@ -111,7 +112,7 @@ fn fuzz(workspace: &Workspace, selection: &Selection, address: &str) -> anyhow::
     }
     let specification = json!({
         "outdir": reports,
-        "servers": [{ "agent": AGENT, "url": format!("ws://{address}") }],
+        "servers": [{ "agent": AGENT, "url": url }],
         "cases": selection.patterns(),
         "exclude-cases": [],
         "exclude-agent-cases": {},
@@ -154,6 +155,9 @@ const MESSAGE_BYTES_MAX: &str = "16777216";
 
 /// How long the echo server may take to listen.
 const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long the echo server may take to end after a signal.
+const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// How long the suite may take; the quick selection needs 15 seconds.
 const SUITE_MAX: Duration = Duration::from_mins(15);

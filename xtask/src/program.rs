@@ -87,8 +87,17 @@ impl Program {
         if group {
             command.process_group(0);
         }
-        let child = command.spawn().with_context(|| format!("could not start {}", self.name()))?;
-        let status = self.wait(child, group)?;
+        let mut child =
+            command.spawn().with_context(|| format!("could not start {}", self.name()))?;
+        let Some(status) = wait(&mut child, self.limit)? else {
+            if group {
+                signal("KILL", &format!("-{}", child.id()))?;
+            } else {
+                child.kill()?;
+            }
+            child.wait()?;
+            bail!("`{}` did not end within {}", self.short(), seconds(self.limit));
+        };
         println!("  {} took {}", self.name(), seconds(start.elapsed()));
         ensure!(status.success(), "`{}` failed: {status}", self.short());
         Ok(())
@@ -130,29 +139,6 @@ impl Program {
         anyhow::Error::new(error).context(format!("could not start {}", self.name()))
     }
 
-    fn wait(&self, mut child: Child, group: bool) -> anyhow::Result<ExitStatus> {
-        let deadline = Instant::now() + self.limit;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
-            }
-            if deadline <= Instant::now() {
-                if group {
-                    let target = format!("-{}", child.id());
-                    Command::new("kill")
-                        .args(["-KILL", "--", &target])
-                        .status()
-                        .context("could not start kill")?;
-                } else {
-                    child.kill()?;
-                }
-                child.wait()?;
-                bail!("`{}` did not end within {}", self.short(), seconds(self.limit));
-            }
-            thread::sleep(POLL);
-        }
-    }
-
     fn command(&self) -> Command {
         let mut command = Command::new(&self.name);
         command.args(&self.arguments).envs(self.environment.iter().cloned()).stdin(Stdio::null());
@@ -191,12 +177,49 @@ impl fmt::Display for Program {
 #[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
 
+impl Running {
+    /// Asks the program to end by SIGTERM, and waits for it.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`, or exits with anything but 0.
+    pub(crate) fn terminate(mut self, limit: Duration) -> anyhow::Result<()> {
+        signal("TERM", &self.0.id().to_string())?;
+        let status = wait(&mut self.0, limit)?;
+        let status = status
+            .with_context(|| format!("it did not end within {} of SIGTERM", seconds(limit)))?;
+        ensure!(status.success(), "it ended after SIGTERM with {status}");
+        Ok(())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Either fails only if the program has ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Waits for a program; `None` if it has not ended within `limit`.
+fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || deadline <= Instant::now() {
+            return Ok(status);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Sends a signal to a process, or to a process group if the number is negative.
+fn signal(name: &str, target: &str) -> anyhow::Result<()> {
+    let status = Command::new("kill")
+        .args(["-s", name, "--", target])
+        .status()
+        .context("could not start kill")?;
+    ensure!(status.success(), "could not send SIG{name} to {target}");
+    Ok(())
 }
 
 /// A duration as people read it: `0.4 s`, `12.0 s`, `3 min 05 s`.
@@ -216,6 +239,8 @@ const POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
     #[test]
@@ -229,6 +254,18 @@ mod tests {
         let program = Program::new("tail").arguments(["-f", "/dev/null"]).limit(Duration::ZERO);
         let error = program.run().unwrap_err();
         assert!(error.to_string().contains("did not end within"), "{error}");
+    }
+
+    #[test]
+    fn a_program_beside_this_one_must_end_well_when_asked_to() {
+        let waits = "trap 'exit 0' TERM; echo ready; while :; do read -r line < /dev/null; done";
+        for (script, well) in [(waits.to_owned(), true), (waits.replace("exit 0", "exit 4"), false)]
+        {
+            let mut running = Program::new("sh").arguments(["-c", &script]).start().unwrap();
+            let mut line = String::new();
+            BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(running.terminate(Duration::from_secs(30)).is_ok(), well);
+        }
     }
 
     #[test]

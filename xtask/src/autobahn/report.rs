@@ -48,7 +48,12 @@ impl Report {
     /// When a case failed, or fewer than `cases_min` ran.
     pub(super) fn verdict(&self, cases_min: usize) -> anyhow::Result<()> {
         if !self.failures.is_empty() {
-            bail!("{} cases failed:\n  {}", self.failures.len(), self.failures.join("\n  "));
+            let shown = &self.failures[..self.failures.len().min(FAILURES_SHOWN_MAX)];
+            let more = match self.failures.len() - shown.len() {
+                0 => String::new(),
+                more => format!("\n  and {more} more"),
+            };
+            bail!("{} cases failed:\n  {}{more}", self.failures.len(), shown.join("\n  "));
         }
         let ran = self.total().cases();
         ensure!(cases_min <= ran, "{ran} cases ran, {cases_min} should have");
@@ -110,6 +115,9 @@ impl Chapter {
 /// Invalid UTF-8 is to be refused as soon as it shows; the suite calls it non-strict, not wrong, to wait for the end of
 /// the frame that it is in.
 const NON_STRICT_ALLOWED: &str = "6.4.";
+
+/// Failed cases that an error lists one by one.
+const FAILURES_SHOWN_MAX: usize = 20;
 
 #[cfg(test)]
 mod tests {
