@@ -2,19 +2,27 @@
 //!
 //! The schema is described in `docs/configuration.md`. A key whose feature does not exist yet is accepted with a warning.
 
+mod address_range;
+mod environment;
 mod reader;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hookwire_proto::name::HubName;
-use hookwire_proto::signature::AccessKey;
-use hookwire_proto::template::{TemplateDocument, Templates, TemplatesDocument};
+use hookwire_proto::signature::{ACCESS_KEY_BYTES_MAX, AccessKey};
+use hookwire_proto::template::{TEMPLATES_MAX, TemplateDocument, Templates, TemplatesDocument};
 use hookwire_proto::token::HostNames;
-use toml::{Table, Value};
+use toml::Table;
 use url::Url;
 
+pub use self::address_range::{AddressRange, AddressRangeError};
+use self::environment::Environment;
 use self::reader::Section;
 
 /// Every setting, checked.
@@ -36,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of upstream calls.
     pub upstream: UpstreamLimits,
+    /// Addresses at which no upstream is called.
+    pub refused_addresses: Vec<AddressRange>,
     /// Whether `/metrics` answers everybody.
     pub metrics_public: bool,
     /// Sends each client message back instead of to an upstream: for load tests and conformance suites; not in the file.
@@ -45,6 +55,8 @@ pub struct Config {
 /// Limits of the client side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Connections of the node; 0: as many as the process may have open files.
+    pub connections_max: usize,
     /// Largest message from a client, in bytes.
     pub message_bytes_max: usize,
     /// Largest REST body, in bytes.
@@ -70,6 +82,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_max: 0,
             message_bytes_max: 1024 * 1024,
             rest_body_bytes_max: 1024 * 1024,
             ping_interval: Duration::from_secs(20),
@@ -121,26 +134,27 @@ pub struct ConfigFault {
 pub struct ConfigFaults(pub Vec<ConfigFault>);
 
 impl Config {
-    /// Returns the configuration of a file's text with environment variables above it, and warnings for people.
+    /// Returns the configuration of a file's text with environment variables above it, and warnings for people. Reads the files that
+    /// hold access keys.
     ///
     /// # Errors
-    /// All faults together.
-    pub fn load(
+    /// All faults together; text that is no TOML is one fault, since what it means is unknown. No fault repeats a value that could be
+    /// a key.
+    pub fn load<Name: Into<OsString>, Content: Into<OsString>>(
         text: &str,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (Name, Content)>,
     ) -> Result<(Self, Vec<String>), ConfigFaults> {
         let mut faults = Vec::new();
-        let mut table = text.parse::<Table>().unwrap_or_else(|error| {
-            faults.push(ConfigFault { path: "(file)".to_owned(), fault: error.to_string() });
-            Table::new()
-        });
-        for (name, value) in environment {
-            if let Some(path) = name.strip_prefix("HOOKWIRE_") {
-                overlay(&mut table, &name, path, &value, &mut faults);
-            }
-        }
+        let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let environment = Environment::parse(environment, &mut faults);
+        let mut table = text.parse::<Table>().map_err(|error| {
+            faults.push(not_toml(text, &error));
+            ConfigFaults(std::mem::take(&mut faults))
+        })?;
+        environment.overlay(&mut table, &mut faults);
         let mut warnings = Vec::new();
         let config = Self::read(Section::new("", table), &mut warnings, &mut faults);
+        environment.name_origins(&mut faults);
         if faults.is_empty() { Ok((config, warnings)) } else { Err(ConfigFaults(faults)) }
     }
 
@@ -155,12 +169,16 @@ impl Config {
             shards: 0,
             limits: Limits::default(),
             upstream: UpstreamLimits::default(),
+            refused_addresses: AddressRange::metadata_services(),
             metrics_public: false,
             echo: false,
         }
     }
 
     /// Returns the host names that tokens may name, given where the service really listens.
+    ///
+    /// # Panics
+    /// Never: the endpoints are checked URLs.
     pub fn host_names(&self, bound: &[SocketAddr]) -> HostNames {
         let endpoints = self.endpoints(bound);
         let hosts: Vec<&str> = endpoints.iter().filter_map(Url::host_str).collect();
@@ -168,6 +186,9 @@ impl Config {
     }
 
     /// Returns the public endpoints; those of the bound addresses when none are configured.
+    ///
+    /// # Panics
+    /// Never: every address makes a URL.
     pub fn endpoints(&self, bound: &[SocketAddr]) -> Vec<Url> {
         if !self.public_endpoints.is_empty() {
             return self.public_endpoints.clone();
@@ -176,7 +197,8 @@ impl Config {
             let text = if address.ip().is_unspecified() {
                 format!("http://localhost:{}", address.port())
             } else {
-                format!("http://{address}")
+                // Without the scope of an IPv6 address, which no URL can carry.
+                format!("http://{}", SocketAddr::new(address.ip(), address.port()))
             };
             Url::parse(&text).expect("an address makes a URL")
         };
@@ -184,26 +206,22 @@ impl Config {
     }
 
     fn read(mut root: Section, warnings: &mut Vec<String>, faults: &mut Vec<ConfigFault>) -> Self {
-        let listen =
-            root.texts("listen", faults).unwrap_or_else(|| vec!["127.0.0.1:8080".to_owned()]);
-        let listen: Vec<SocketAddr> = root.parse_all("listen", &listen, faults, |text| {
-            let text = text.replacen("localhost:", "127.0.0.1:", 1);
-            text.parse()
-                .map_err(|_| format!("{text:?} is not an address and port such as 127.0.0.1:8080"))
-        });
-        if listen.is_empty() {
-            root.fault("listen", "at least one address is needed", faults);
-        }
+        let listen = read_listen(&mut root, faults);
         let endpoints = root.texts("public_endpoints", faults).unwrap_or_default();
         let public_endpoints = root.parse_all("public_endpoints", &endpoints, faults, endpoint);
-        let access_keys = Self::keys(&mut root, faults);
+        let access_keys = read_keys(&mut root, faults);
         let data_dir =
             root.text("data_dir", faults).unwrap_or_else(|| "./hookwire-data".to_owned());
+        if data_dir.is_empty() {
+            root.fault("data_dir", "must name a folder", faults);
+        }
         let shards = root.number("shards", 0, 0..=1_024, faults);
         let limits = root
             .section("limits", faults)
-            .map_or_else(Limits::default, |limits| read_limits(limits, faults));
-        let (templates, upstream) = read_upstream(root.section("upstream", faults), faults);
+            .map_or_else(Limits::default, |limits| read_limits(limits, warnings, faults));
+        let upstream = root
+            .section("upstream", faults)
+            .map_or_else(UpstreamPart::default, |part| UpstreamPart::read(part, warnings, faults));
         let mut metrics_public = false;
         if let Some(mut metrics) = root.section("metrics", faults) {
             metrics_public = metrics.flag("public", faults).unwrap_or(false);
@@ -212,11 +230,20 @@ impl Config {
         if let Some(defaults) = root.section("defaults", faults) {
             read_hub(defaults, warnings, faults);
         }
+        let mut hubs = BTreeSet::new();
         for mut hub in root.sections("hub", faults) {
-            match hub.text("name", faults).map(|name| HubName::parse(&name)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => hub.fault("name", &error.to_string(), faults),
-                None => hub.fault("name", "is missing", faults),
+            if let Some(name) = hub.required_text("name", faults) {
+                match HubName::parse(&name) {
+                    Ok(name) if hubs.contains(&name) => {
+                        hub.fault(
+                            "name",
+                            "another entry has this name; case does not count",
+                            faults,
+                        );
+                    }
+                    Ok(name) => drop(hubs.insert(name)),
+                    Err(error) => hub.fault("name", &error.to_string(), faults),
+                }
             }
             read_hub(hub, warnings, faults);
         }
@@ -226,52 +253,113 @@ impl Config {
             public_endpoints,
             access_keys,
             data_dir: data_dir.into(),
-            templates,
+            templates: upstream.templates,
             shards,
             limits,
-            upstream,
+            upstream: upstream.limits,
+            refused_addresses: upstream.refused_addresses,
             metrics_public,
             echo: false,
         }
     }
+}
 
-    fn keys(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<AccessKey> {
-        let keys = root.texts("access_keys", faults).unwrap_or_default();
-        let mut all = root.parse_all("access_keys", &keys, faults, |key| {
-            AccessKey::parse(key).map_err(|error| error.to_string())
-        });
-        let files = root.texts("access_key_files", faults).unwrap_or_default();
-        all.extend(root.parse_all("access_key_files", &files, faults, |file| {
-            let key = std::fs::read_to_string(file)
-                .map_err(|error| format!("cannot read {file:?}: {error}"))?;
-            AccessKey::parse(key.trim_end_matches(['\r', '\n'])).map_err(|error| error.to_string())
-        }));
-        if keys.is_empty() && files.is_empty() {
+/// Returns where and why the text is no TOML, without the text: it may hold keys.
+fn not_toml(text: &str, error: &toml::de::Error) -> ConfigFault {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let fault = format!("line {line}, column {column}: {}", error.message());
+    ConfigFault { path: "(file)".to_owned(), fault }
+}
+
+fn read_listen(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<SocketAddr> {
+    let texts = root.texts("listen", faults).unwrap_or_else(|| vec!["127.0.0.1:8080".to_owned()]);
+    if texts.is_empty() {
+        root.fault("listen", "at least one address is needed", faults);
+    }
+    let listen: Vec<SocketAddr> = root.parse_all("listen", &texts, faults, |text| {
+        let address = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}").parse(),
+            None => text.parse(),
+        };
+        address.map_err(|_| format!("{text:?} is not an address and port such as 127.0.0.1:8080"))
+    });
+    let mut known = BTreeSet::new();
+    for address in &listen {
+        // Each port 0 becomes a port of its own.
+        if address.port() != 0 && !known.insert(address) {
+            root.fault("listen", &format!("{address} is listed twice"), faults);
+        }
+    }
+    listen
+}
+
+fn read_keys(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<AccessKey> {
+    let key = |text: &str| AccessKey::parse(text).map_err(|error| error.to_string());
+    let before = faults.len();
+    let texts = root.texts("access_keys", faults).unwrap_or_default();
+    let files = root.texts("access_key_files", faults).unwrap_or_default();
+    let mut keys = root.parse_all("access_keys", &texts, faults, key);
+    keys.extend(root.parse_all("access_key_files", &files, faults, |file| {
+        // The name is not repeated: a key could have been put here.
+        let text =
+            read_key_file(Path::new(file)).map_err(|error| format!("cannot be read: {error}"))?;
+        key(&text)
+    }));
+    match texts.len() + files.len() {
+        0 if before == faults.len() => {
             root.fault("access_keys", "at least one key is needed (or access_key_files)", faults);
         }
-        if 2 < keys.len() + files.len() {
-            root.fault(
-                "access_keys",
-                "at most two keys are used: a primary and a secondary",
-                faults,
-            );
-        }
-        all
+        0..=ACCESS_KEYS_MAX => {}
+        _ => root.fault(
+            "access_keys",
+            "at most two keys are used, those of access_key_files included: a primary and a secondary",
+            faults,
+        ),
     }
+    keys
+}
+
+/// Returns a file's text without the line end that editors add. Reads no more than a key may have.
+fn read_key_file(file: &Path) -> std::io::Result<String> {
+    const LINE_END_BYTES_MAX: u64 = 2;
+    let mut text = String::new();
+    let limit = ACCESS_KEY_BYTES_MAX as u64 + LINE_END_BYTES_MAX + 1;
+    File::open(file)?.take(limit).read_to_string(&mut text)?;
+    let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(line.map_or_else(|| text.clone(), str::to_owned))
 }
 
 fn endpoint(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
-        return Err(format!(
-            "{text:?} must be http:// or https:// with a host and perhaps a port, nothing more"
-        ));
+    // The text is not repeated: it could hold a password.
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    let is_bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if is_bare && matches!(url.scheme(), "http" | "https") {
+        return Ok(url);
     }
-    Ok(url)
+    Err("must be http:// or https:// with a host and perhaps a port, nothing more".to_owned())
 }
 
-fn read_limits(mut section: Section, faults: &mut Vec<ConfigFault>) -> Limits {
+fn read_limits(
+    mut section: Section,
+    warnings: &mut Vec<String>,
+    faults: &mut Vec<ConfigFault>,
+) -> Limits {
+    let before = faults.len();
     let d = Limits::default();
+    let connections_max =
+        section.number("connections_max", d.connections_max, 0..=1_000_000_000, faults);
+    if connections_max != 0 {
+        warnings.push(format!(
+            "{}: is not enforced yet; the limit of open files is",
+            section.path("connections_max")
+        ));
+    }
     let bytes = 1_024..=1024 * 1024 * 1024;
     let mut size = |name, default| section.number(name, default, bytes.clone(), faults);
     let message_bytes_max = size("message_bytes_max", d.message_bytes_max);
@@ -281,6 +369,7 @@ fn read_limits(mut section: Section, faults: &mut Vec<ConfigFault>) -> Limits {
     let incomplete_bytes_max = size("incomplete_bytes_max", d.incomplete_bytes_max);
     let mut time = |name, default: Duration| section.seconds(name, default, faults);
     let limits = Limits {
+        connections_max,
         message_bytes_max,
         rest_body_bytes_max,
         slow_bytes_max,
@@ -292,56 +381,135 @@ fn read_limits(mut section: Section, faults: &mut Vec<ConfigFault>) -> Limits {
         handshake_time_max: time("handshake_seconds_max", d.handshake_time_max),
         shutdown_time_max: time("shutdown_seconds_max", d.shutdown_time_max),
     };
+    if before == faults.len() {
+        for (key, value, floor_key, floor, why) in [
+            (
+                "outbox_bytes_max",
+                outbox_bytes_max,
+                "slow_consumer_bytes_max",
+                slow_bytes_max,
+                "or no client would be given slow_consumer_seconds_max",
+            ),
+            (
+                "outbox_bytes_max",
+                outbox_bytes_max,
+                "message_bytes_max",
+                message_bytes_max,
+                "or the largest message would close its receivers",
+            ),
+            (
+                "outbox_bytes_max",
+                outbox_bytes_max,
+                "rest_body_bytes_max",
+                rest_body_bytes_max,
+                "or the largest message would close its receivers",
+            ),
+            (
+                "incomplete_bytes_max",
+                incomplete_bytes_max,
+                "message_bytes_max",
+                message_bytes_max,
+                "or the largest message could not arrive",
+            ),
+        ] {
+            if value < floor {
+                let fault = format!("must be at least {floor_key}, which is {floor}, {why}");
+                section.fault(key, &fault, faults);
+            }
+        }
+    }
     section.finish(faults);
     limits
 }
 
-fn read_upstream(
-    section: Option<Section>,
-    faults: &mut Vec<ConfigFault>,
-) -> (TemplatesDocument, UpstreamLimits) {
-    let d = UpstreamLimits::default();
-    let Some(mut section) = section else { return (TemplatesDocument::default(), d) };
-    let limits = UpstreamLimits {
-        connect_time_max: section.seconds("connect_seconds_max", d.connect_time_max, faults),
-        time_max: section.seconds("seconds_max", d.time_max, faults),
-        calls_in_flight_max: section.number(
-            "calls_in_flight_max",
-            d.calls_in_flight_max,
-            2..=65_536,
-            faults,
-        ),
-    };
-    let mut document = TemplatesDocument::default();
-    for mut template in section.sections("template", faults) {
-        document.templates.push(TemplateDocument {
-            hub_pattern: template.text("hub_pattern", faults),
-            category_pattern: template.text("category_pattern", faults),
-            event_pattern: template.text("event_pattern", faults),
-            url_template: template.text("url_template", faults).unwrap_or_default(),
-        });
-        template.finish(faults);
-    }
-    if let Err(errors) = Templates::parse(&document) {
-        for error in errors {
-            let key = match error.property {
-                "hubPattern" => "hub_pattern",
-                "categoryPattern" => "category_pattern",
-                "eventPattern" => "event_pattern",
-                _ => "url_template",
-            };
-            section.fault(
-                &format!("template[{}].{key}", error.index),
-                &error.fault.to_string(),
-                faults,
-            );
-        }
-    }
-    section.finish(faults);
-    (document, limits)
+/// What stands under `[upstream]`.
+#[derive(Debug)]
+struct UpstreamPart {
+    templates: TemplatesDocument,
+    limits: UpstreamLimits,
+    refused_addresses: Vec<AddressRange>,
 }
 
-/// Reads the keys of the Web PubSub dialect, which is not served yet: they are checked as far as their types go.
+impl Default for UpstreamPart {
+    fn default() -> Self {
+        Self {
+            templates: TemplatesDocument::default(),
+            limits: UpstreamLimits::default(),
+            refused_addresses: AddressRange::metadata_services(),
+        }
+    }
+}
+
+impl UpstreamPart {
+    fn read(
+        mut section: Section,
+        warnings: &mut Vec<String>,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Self {
+        let mut part = Self::default();
+        let d = part.limits;
+        part.limits = UpstreamLimits {
+            connect_time_max: section.seconds("connect_seconds_max", d.connect_time_max, faults),
+            time_max: section.seconds("seconds_max", d.time_max, faults),
+            calls_in_flight_max: section.number(
+                "calls_in_flight_max",
+                d.calls_in_flight_max,
+                2..=65_536,
+                faults,
+            ),
+        };
+        if let Some(ranges) = section.texts("refused_addresses", faults) {
+            part.refused_addresses =
+                section.parse_all("refused_addresses", &ranges, faults, |range| {
+                    range.parse().map_err(|error: AddressRangeError| error.to_string())
+                });
+            if part.refused_addresses != AddressRange::metadata_services() {
+                warnings.push(format!(
+                    "{}: is not enforced yet; cloud metadata and other link-local addresses are refused",
+                    section.path("refused_addresses")
+                ));
+            }
+        }
+        let templates = section.sections("template", faults);
+        if TEMPLATES_MAX < templates.len() {
+            let fault = format!("only {TEMPLATES_MAX} templates are allowed");
+            section.fault("template", &fault, faults);
+        }
+        for template in templates {
+            part.templates.templates.extend(read_template(template, faults));
+        }
+        section.finish(faults);
+        part
+    }
+}
+
+/// Reads one template; `None` when its URL is missing, which is then among the faults.
+fn read_template(mut section: Section, faults: &mut Vec<ConfigFault>) -> Option<TemplateDocument> {
+    let hub_pattern = section.text("hub_pattern", faults);
+    let category_pattern = section.text("category_pattern", faults);
+    let event_pattern = section.text("event_pattern", faults);
+    let url_template = section.required_text("url_template", faults);
+    let template = url_template.map(|url_template| TemplateDocument {
+        hub_pattern,
+        category_pattern,
+        event_pattern,
+        url_template,
+    });
+    let alone = TemplatesDocument { templates: template.iter().cloned().collect() };
+    for error in Templates::parse(&alone).err().unwrap_or_default() {
+        let key = match error.property {
+            "hubPattern" => "hub_pattern",
+            "categoryPattern" => "category_pattern",
+            "eventPattern" => "event_pattern",
+            _ => "url_template",
+        };
+        section.fault(key, &error.fault.to_string(), faults);
+    }
+    section.finish(faults);
+    template
+}
+
+/// Reads the keys of the Web PubSub dialect, which is not served yet: they are checked and not used.
 fn read_hub(mut hub: Section, warnings: &mut Vec<String>, faults: &mut Vec<ConfigFault>) {
     let mut waits = Vec::new();
     if let Some(policy) = hub.text("anonymous_connect", faults) {
@@ -350,14 +518,26 @@ fn read_hub(mut hub: Section, warnings: &mut Vec<String>, faults: &mut Vec<Confi
         }
         waits.push("anonymous_connect");
     }
-    for mut handler in hub.sections("event_handler", faults) {
-        if handler.text("url_template", faults).is_none() {
-            handler.fault("url_template", "is missing", faults);
+    let handlers = hub.sections("event_handler", faults);
+    if !handlers.is_empty() {
+        waits.push("event_handler");
+    }
+    for mut handler in handlers {
+        if let Some(url) = handler.required_text("url_template", faults)
+            && !HANDLER_SCHEMES.iter().any(|scheme| url.starts_with(scheme))
+        {
+            let fault = format!("must start with one of {HANDLER_SCHEMES:?}");
+            handler.fault("url_template", &fault, faults);
         }
         handler.text("user_event_pattern", faults);
-        handler.texts("system_events", faults);
+        let events = handler.texts("system_events", faults).unwrap_or_default();
+        handler.parse_all("system_events", &events, faults, |event| {
+            if SYSTEM_EVENTS.contains(&event) {
+                return Ok(());
+            }
+            Err(format!("{event:?} is not one of {SYSTEM_EVENTS:?}"))
+        });
         handler.finish(faults);
-        waits.push("event_handler");
     }
     for key in waits {
         warnings.push(format!("{}: the Web PubSub endpoints are not served yet", hub.path(key)));
@@ -365,148 +545,14 @@ fn read_hub(mut hub: Section, warnings: &mut Vec<String>, faults: &mut Vec<Confi
     hub.finish(faults);
 }
 
-/// Puts the value of an environment variable into the table, at the path that its name spells.
-fn overlay(table: &mut Table, name: &str, path: &str, text: &str, faults: &mut Vec<ConfigFault>) {
-    let mut fault = |fault: String| faults.push(ConfigFault { path: name.to_owned(), fault });
-    let value =
-        match format!("value = {text}").parse::<Table>().map(|mut table| table.remove("value")) {
-            Ok(Some(value)) => value,
-            Ok(None) | Err(_) => {
-                return fault(
-                    "the value is not TOML; text needs quotes, such as '\"127.0.0.1:8080\"'"
-                        .to_owned(),
-                );
-            }
-        };
-    let levels: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-    let (Some(last), Some(parents)) = (levels.last(), levels.get(..levels.len() - 1)) else {
-        return;
-    };
-    let mut at = table;
-    for level in parents {
-        let next = at.entry(level.clone()).or_insert_with(|| Value::Table(Table::new()));
-        match next {
-            Value::Table(table) => at = table,
-            Value::String(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Boolean(_)
-            | Value::Datetime(_)
-            | Value::Array(_) => return fault(format!("{level} is not a table")),
-        }
-    }
-    at.insert(last.clone(), value);
-}
+/// A primary and a secondary, so that keys can be rotated.
+const ACCESS_KEYS_MAX: usize = 2;
+
+/// System events that an event handler may ask for (Web PubSub protocol, "Event handlers").
+const SYSTEM_EVENTS: [&str; 3] = ["connect", "connected", "disconnected"];
+
+/// How the URL template of an event handler may start; the last leads through a tunnel (Web PubSub protocol, "Tunnel").
+const HANDLER_SCHEMES: [&str; 3] = ["http://", "https://", "tunnel:///"];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: &str = "0123456789abcdef0123456789abcdef";
-
-    fn load(text: &str, environment: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
-        let environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::load(text, environment).map_err(|faults| faults.to_string())
-    }
-
-    #[test]
-    fn the_documented_file_is_read_whole() {
-        let text = format!(
-            r#"
-            listen = ["localhost:9000", "[::1]:9001"]
-            public_endpoints = ["https://hooks.example"]
-            access_keys = ["{KEY}", "{KEY}x"]
-            data_dir = "/var/lib/hookwire"
-            [defaults]
-            anonymous_connect = "deny"
-            [[hub]]
-            name = "chat"
-            anonymous_connect = "allow"
-            [[hub.event_handler]]
-            url_template = "http://127.0.0.1:7071/eventhandler?hub={{hub}}&event={{event}}"
-            user_event_pattern = "*"
-            system_events = ["connect", "connected", "disconnected"]
-            [upstream]
-            seconds_max = 1.5
-            [[upstream.template]]
-            hub_pattern = "advanced_chat_demo"
-            url_template = "http://127.0.0.1:7071/api/{{event}}"
-            [limits]
-            message_bytes_max = 2048
-            "#
-        );
-        let (config, warnings) = load(&text, &[]).unwrap();
-        assert_eq!(config.listen[0].to_string(), "127.0.0.1:9000");
-        assert_eq!(config.access_keys.len(), 2);
-        assert_eq!(config.templates.templates.len(), 1);
-        assert_eq!(config.upstream.time_max, Duration::from_millis(1_500));
-        assert_eq!(config.limits.message_bytes_max, 2_048);
-        assert_eq!(warnings.len(), 3, "features that wait: {warnings:?}");
-        assert!(!format!("{config:?}").contains(KEY), "keys are never printed");
-        assert!(config.host_names(&[]).contains("hooks.example"));
-    }
-
-    #[test]
-    fn all_faults_are_reported_together_with_their_paths() {
-        let text = r#"
-            listen = ["nowhere"]
-            access_keys = ["short"]
-            colour = "blue"
-            [limits]
-            message_bytes_max = -1
-            ping_interval_seconds = "x"
-            [[upstream.template]]
-            url_template = "ftp://x/"
-            hub_pattern = "a b"
-            [[hub]]
-            name = "9"
-        "#;
-        let faults =
-            load(text, &[("HOOKWIRE_DATA_DIR", "unquoted text"), ("PATH", "x")]).unwrap_err();
-        for path in [
-            "listen[0]: ",
-            "access_keys[0]: ",
-            "colour: unknown key",
-            "limits.message_bytes_max: ",
-            "limits.ping_interval_seconds: ",
-            "upstream.template[0].url_template: ",
-            "upstream.template[0].hub_pattern: ",
-            "hub[0].name: ",
-            "HOOKWIRE_DATA_DIR: ",
-        ] {
-            assert!(faults.contains(path), "{path} is missing in\n{faults}");
-        }
-        assert!(!faults.contains("short"), "a key is not repeated");
-        assert!(load("", &[]).unwrap_err().contains("access_keys: at least one"));
-    }
-
-    #[test]
-    fn the_environment_stands_above_the_file() {
-        let text = format!("access_keys = [\"{KEY}\"]\nshards = 1");
-        let (config, _) = load(
-            &text,
-            &[
-                ("HOOKWIRE_SHARDS", "2"),
-                ("HOOKWIRE_LIMITS__PING_INTERVAL_SECONDS", "5"),
-                ("HOOKWIRE_LISTEN", "[\"127.0.0.1:0\"]"),
-                ("HOOKWIRE_UPSTREAM__TEMPLATE", "[{ url_template = \"http://h/{event}\" }]"),
-            ],
-        )
-        .unwrap();
-        assert_eq!((config.shards, config.limits.ping_interval), (2, Duration::from_secs(5)));
-        assert_eq!(config.listen[0].port(), 0);
-        assert_eq!(config.templates.templates.len(), 1);
-        assert!(
-            load(&text, &[("HOOKWIRE_NO_SUCH", "1")]).unwrap_err().contains("no_such: unknown key")
-        );
-    }
-
-    #[test]
-    fn endpoints_come_from_the_listeners_when_none_are_named() {
-        let (config, _) = load(&format!("access_keys = [\"{KEY}\"]"), &[]).unwrap();
-        let bound = ["0.0.0.0:81".parse().unwrap(), "[::1]:82".parse().unwrap()];
-        let endpoints: Vec<String> = config.endpoints(&bound).iter().map(Url::to_string).collect();
-        assert_eq!(endpoints, ["http://localhost:81/", "http://[::1]:82/"]);
-    }
-}
+mod tests;

@@ -12,11 +12,18 @@ use super::ConfigFault;
 pub(super) struct Section {
     prefix: String,
     table: Table,
+    /// The keys that have been asked for: all there are.
+    known: Vec<String>,
 }
 
 impl Section {
     pub(super) fn new(prefix: &str, table: Table) -> Self {
-        Self { prefix: prefix.to_owned(), table }
+        Self { prefix: prefix.to_owned(), table, known: Vec::new() }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.known.push(key.to_owned());
+        self.table.remove(key)
     }
 
     pub(super) fn path(&self, key: &str) -> String {
@@ -28,11 +35,22 @@ impl Section {
     }
 
     pub(super) fn text(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<String> {
-        let Value::String(text) = self.table.remove(key)? else {
+        let Value::String(text) = self.take(key)? else {
             self.fault(key, "must be text", faults);
             return None;
         };
         Some(text)
+    }
+
+    pub(super) fn required_text(
+        &mut self,
+        key: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Option<String> {
+        if !self.table.contains_key(key) {
+            self.fault(key, "is missing", faults);
+        }
+        self.text(key, faults)
     }
 
     pub(super) fn texts(
@@ -40,7 +58,7 @@ impl Section {
         key: &str,
         faults: &mut Vec<ConfigFault>,
     ) -> Option<Vec<String>> {
-        let texts = match self.table.remove(key)? {
+        let texts = match self.take(key)? {
             Value::Array(items) => items
                 .into_iter()
                 .map(|item| if let Value::String(text) = item { Some(text) } else { None })
@@ -77,7 +95,7 @@ impl Section {
     }
 
     pub(super) fn flag(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<bool> {
-        let Value::Boolean(flag) = self.table.remove(key)? else {
+        let Value::Boolean(flag) = self.take(key)? else {
             self.fault(key, "must be true or false", faults);
             return None;
         };
@@ -91,7 +109,7 @@ impl Section {
         range: RangeInclusive<usize>,
         faults: &mut Vec<ConfigFault>,
     ) -> usize {
-        let Some(value) = self.table.remove(key) else { return default };
+        let Some(value) = self.take(key) else { return default };
         let number = value.as_integer().and_then(|number| usize::try_from(number).ok());
         if let Some(number) = number.filter(|number| range.contains(number)) {
             return number;
@@ -108,7 +126,7 @@ impl Section {
         default: Duration,
         faults: &mut Vec<ConfigFault>,
     ) -> Duration {
-        let Some(value) = self.table.remove(key) else { return default };
+        let Some(value) = self.take(key) else { return default };
         #[expect(clippy::cast_precision_loss, reason = "only numbers up to a day pass")]
         let seconds = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
         if let Some(seconds) = seconds.filter(|seconds| (0.1..=86_400.0).contains(seconds)) {
@@ -119,15 +137,15 @@ impl Section {
     }
 
     pub(super) fn section(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<Self> {
-        let Value::Table(table) = self.table.remove(key)? else {
+        let Value::Table(table) = self.take(key)? else {
             self.fault(key, "must be a table", faults);
             return None;
         };
-        Some(Self { prefix: self.path(key), table })
+        Some(Self::new(&self.path(key), table))
     }
 
     pub(super) fn sections(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Vec<Self> {
-        let Some(value) = self.table.remove(key) else { return Vec::new() };
+        let Some(value) = self.take(key) else { return Vec::new() };
         let Value::Array(items) = value else {
             self.fault(key, "must be a list of tables", faults);
             return Vec::new();
@@ -136,7 +154,7 @@ impl Section {
         for (at, item) in items.into_iter().enumerate() {
             let place = format!("{key}[{at}]");
             if let Value::Table(table) = item {
-                sections.push(Self { prefix: self.path(&place), table });
+                sections.push(Self::new(&self.path(&place), table));
             } else {
                 self.fault(&place, "must be a table", faults);
             }
@@ -144,10 +162,18 @@ impl Section {
         sections
     }
 
-    /// Reports every key that nobody has read.
+    /// Reports every key that nobody has asked for.
     pub(super) fn finish(self, faults: &mut Vec<ConfigFault>) {
         for key in self.table.keys() {
-            self.fault(key, "unknown key", faults);
+            let alike = |known: &&String| SIMILARITY_MIN <= strsim::jaro_winkler(key, known);
+            let fault = match self.known.iter().find(alike) {
+                Some(known) => format!("unknown key; is {known} meant?"),
+                None => format!("unknown key; the keys here are {}", self.known.join(", ")),
+            };
+            self.fault(key, &fault, faults);
         }
     }
 }
+
+/// From here on (0 to 1, by Jaro and Winkler) a key is taken for a misspelling of another.
+const SIMILARITY_MIN: f64 = 0.87;
