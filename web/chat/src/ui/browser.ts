@@ -1,0 +1,59 @@
+/** The chat's outside world in a browser. */
+
+import type { ChatEnvironment } from '../client/chat'
+import type { Socket } from '../client/connection'
+import { parseEndpoint } from '../client/wire'
+
+/** Returns the environment of a user's chat in this tab. */
+export function browserEnvironment(user: string): ChatEnvironment {
+  return {
+    async endpoint(signal) {
+      // `?token=1` on the page asks for a URL that carries an access token.
+      const token = new URLSearchParams(location.search).get('token') === '1'
+      const response = await fetch(token ? '/api/endpoint?token=1' : '/api/endpoint', { signal, cache: 'no-store' })
+      if (!response.ok) {
+        throw new Error(`/api/endpoint answered ${response.status}`)
+      }
+      return parseEndpoint(await response.json())
+    },
+    // The handlers that we set ask for less than those of a WebSocket.
+    socket: (url, subprotocol) => new WebSocket(url, subprotocol) as Socket,
+    chance: Math.random,
+    newKey() {
+      // Not `randomUUID`: that exists on https and loopback only.
+      return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
+    },
+    keep: kept(`hookwire.chat.unsent.${user}`),
+  }
+}
+
+/** Returns a place for one text that lasts as long as the tab. */
+export function kept(key: string): { load(): string | null; save(text: string): void } {
+  return {
+    load: () => read(sessionStorage, key),
+    save: (text) => write(sessionStorage, key, text),
+  }
+}
+
+/** Reads from a storage that the browser may deny. */
+export function read(storage: Storage, key: string): string | null {
+  try {
+    return storage.getItem(key)
+  } catch (error) {
+    console.warn('The browser does not let the page read its storage.', error)
+    return null
+  }
+}
+
+/** Writes to a storage that the browser may deny or that may be full; `null` removes. */
+export function write(storage: Storage, key: string, value: string | null): void {
+  try {
+    if (value === null) {
+      storage.removeItem(key)
+    } else {
+      storage.setItem(key, value)
+    }
+  } catch (error) {
+    console.warn('The browser does not let the page write to its storage.', error)
+  }
+}
