@@ -45,12 +45,24 @@ impl ApiError {
     }
 
     pub(crate) fn shutting_down() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", "the service is shutting down")
+        let message = "the service is shutting down";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", message)
+            .with(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// A fault of ours, whose task has written it to the log.
+    pub(crate) fn failed() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed", "the service failed at this")
     }
 
     pub(crate) fn busy(message: &str) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
             .with(header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// Returns the status.
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
     }
 
     pub(crate) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Self {

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use hookwire_hub::{ClientContext, Connecting};
 use hookwire_proto::envelope::WireForm;
 use hookwire_proto::name::{ConnectionId, HubName, UserId};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
@@ -20,8 +19,8 @@ use tokio::sync::oneshot;
 use url::form_urlencoded;
 
 use crate::api_error::{Answer, ApiError};
-use crate::http::{Edge, bearer};
-use crate::route::parameter;
+use crate::auth::ACCESS_TOKEN;
+use crate::http::{Edge, prepare};
 use crate::shards::Admission;
 
 /// Handshakes that may wait for their verdict at once.
@@ -30,8 +29,15 @@ pub(crate) const HANDSHAKES_MAX: usize = 4_096;
 /// Subprotocols that a client may offer.
 const SUBPROTOCOLS_MAX: usize = 64;
 
-/// The query parameter that carries a token.
-const ACCESS_TOKEN: &str = "access_token";
+/// Bytes of all subprotocols that a client offers, joined.
+const SUBPROTOCOLS_BYTES_MAX: usize = 4_096;
+
+/// Bytes of a client's query without its token. It is kept as long as the connection and goes out with every event, where common
+/// HTTP servers take 8 or 16 KiB of headers.
+const QUERY_BYTES_MAX: usize = 4_096;
+
+/// Bytes of the chain of addresses that a client came through, kept and sent like the query.
+const FORWARDED_FOR_BYTES_MAX: usize = 1_024;
 
 /// Appended to the client's key before hashing (RFC 6455, section 1.3).
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -39,47 +45,58 @@ const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Answers a client that wants to connect. What follows the check runs in a task of its own, since hyper forgets this future when
 /// the client leaves, while a connection that was admitted must still get its disconnect event.
 pub(crate) async fn connect(
-    edge: Arc<Edge>,
+    edge: &Arc<Edge>,
     hub: HubName,
     format: Option<String>,
-    mut request: Request<Incoming>,
+    head: &mut Request<()>,
     peer: SocketAddr,
 ) -> Result<Answer, ApiError> {
-    let accept = accept_value(request.headers())?;
-    let form = match format.as_deref() {
+    let (accept, connecting) =
+        check(edge, hub, format.as_deref(), head, peer).inspect_err(|error| {
+            let unauthorized = error.status() == StatusCode::UNAUTHORIZED;
+            count(if unauthorized { "unauthorized" } else { "invalid" });
+        })?;
+    let upgrade = hyper::upgrade::on(head);
+    let (sender, receiver) = oneshot::channel();
+    edge.tasks.spawn(bring_in(edge.clone(), connecting, accept, upgrade, sender));
+    receiver.await.map_err(|_| ApiError::failed())?
+}
+
+/// Returns the value that accepts the upgrade, and who wants in.
+fn check(
+    edge: &Edge,
+    hub: HubName,
+    format: Option<&str>,
+    head: &Request<()>,
+    peer: SocketAddr,
+) -> Result<(HeaderValue, Connecting), ApiError> {
+    if head.version() < Version::HTTP_11 {
+        return Err(ApiError::bad_request("a WebSocket handshake needs HTTP/1.1"));
+    }
+    let accept = accept_value(head.headers())?;
+    let form = match format {
         None => WireForm::AsSent,
         Some("text") => WireForm::Text,
         Some("binary") => WireForm::Binary,
         Some(_) => return Err(ApiError::bad_request("the format must be text or binary")),
     };
-    let query = request.uri().query().unwrap_or_default();
-    // A browser can only use the query, so that is looked at first.
-    let token = parameter(query, &[ACCESS_TOKEN]).or_else(|| bearer(&request));
-    let claims = token.map(|token| edge.check(&token, request.uri().path())).transpose()?;
+    let claims = edge.client_claims(head, &hub)?;
     let user = claims.as_ref().and_then(|claims| claims.sub()).map(UserId::parse);
     let user = user.transpose().map_err(|error| ApiError::unauthorized(error.to_string()))?;
     let claims = claims.map(|claims| claims.to_user_claims()).transpose();
     let claims =
         claims.map_err(|error| ApiError::unauthorized(error.to_string()))?.unwrap_or_default();
+    let query = query(head.uri().query().unwrap_or_default())?;
+    let forwarded_for = forwarded_for(head.headers(), peer)?;
     let connecting = Connecting {
         id: edge.shards.new_connection_id(),
         hub,
         user,
-        subprotocols: subprotocols(request.headers())?,
+        subprotocols: subprotocols(head.headers())?,
         form,
-        context: ClientContext::new(
-            &without_token(query),
-            &claims,
-            &forwarded_for(request.headers(), peer),
-        ),
+        context: ClientContext::new(&query, &claims, &forwarded_for),
     };
-    if edge.handshakes.available_permits() == 0 {
-        return Err(ApiError::busy("too many handshakes wait for their upstream"));
-    }
-    let upgrade = hyper::upgrade::on(&mut request);
-    let (sender, receiver) = oneshot::channel();
-    edge.tasks.clone().spawn(bring_in(edge, connecting, accept, upgrade, sender));
-    receiver.await.map_err(|_| ApiError::shutting_down())?
+    Ok((accept, connecting))
 }
 
 /// Asks the hub, answers the client and hands its socket over.
@@ -90,44 +107,65 @@ async fn bring_in(
     upgrade: OnUpgrade,
     answer: oneshot::Sender<Result<Answer, ApiError>>,
 ) {
-    let Ok(_permit) = edge.handshakes.acquire().await else { return };
     let id = connecting.id;
-    let result = match edge.shards.connect(connecting).await {
+    let verdict = match edge.handshakes.try_acquire() {
+        Ok(_place) => edge.shards.connect(connecting).await.map_err(|_| {
+            count("unanswered");
+            ApiError::shutting_down()
+        }),
+        Err(_) => {
+            count("busy");
+            Err(ApiError::busy("too many handshakes wait for their upstream"))
+        }
+    };
+    let result = match verdict {
         Ok(Admission::Admitted { subprotocol }) => {
-            ::metrics::counter!("hookwire_handshakes_total", "result" => "admitted").increment(1);
-            match answer.send(Ok(switching(accept, subprotocol))) {
-                Ok(()) => hand_over(&edge, id, upgrade).await,
-                Err(_) => edge.shards.abandon(id),
+            let delivered = answer.send(Ok(switching(accept, subprotocol))).is_ok();
+            let handed_over = delivered && hand_over(&edge, id, upgrade).await;
+            count(if handed_over { "admitted" } else { "left" });
+            if !handed_over {
+                edge.shards.abandon(id);
             }
             return;
         }
         Ok(Admission::Refused { status, content_type, body }) => {
-            ::metrics::counter!("hookwire_handshakes_total", "result" => "refused").increment(1);
+            count("refused");
             Ok(refusal(status, content_type, body))
         }
-        Err(_) => Err(ApiError::shutting_down()),
+        Err(error) => Err(error),
     };
     // A client that has left needs no answer.
     let _ = answer.send(result);
 }
 
-/// Waits until hyper has written the 101, then gives the socket to the shard.
-async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) {
+/// Waits until hyper has written the 101, then gives the socket to the shard. Returns whether there was one.
+async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) -> bool {
     let socket = async {
         let upgraded = upgrade.await.map_err(|error| error.to_string())?;
         let parts = upgraded
             .downcast::<TokioIo<TcpStream>>()
             .map_err(|_| "the upgraded connection is not a plain socket".to_owned())?;
-        let socket = parts.io.into_inner().into_std().map_err(|error| error.to_string())?;
+        let socket = parts.io.into_inner();
+        prepare(&socket, None).map_err(|error| error.to_string())?;
+        let socket = socket.into_std().map_err(|error| error.to_string())?;
         Ok::<_, String>((socket, parts.read_buf))
     };
-    match socket.await {
-        Ok((socket, leftover)) => edge.shards.attach(id, socket, leftover),
+    let in_time = tokio::time::timeout(edge.limits.handshake_time_max, socket).await;
+    match in_time.unwrap_or_else(|_| Err("the 101 was not taken in time".to_owned())) {
+        Ok((socket, leftover)) => {
+            edge.shards.attach(id, socket, leftover);
+            true
+        }
         Err(error) => {
             tracing::debug!(error, "a client left during its handshake");
-            edge.shards.abandon(id);
+            false
         }
     }
+}
+
+/// Counts the outcome of a handshake; each has one.
+fn count(result: &'static str) {
+    ::metrics::counter!("hookwire_handshakes_total", "result" => result).increment(1);
 }
 
 fn switching(accept: HeaderValue, subprotocol: Option<String>) -> Answer {
@@ -155,21 +193,17 @@ fn refusal(status: u16, content_type: Option<String>, body: Bytes) -> Answer {
 
 /// Checks the upgrade request (RFC 6455, section 4.2.1) and returns the value that accepts it.
 fn accept_value(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
-    let has = |name, word: &str| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case(word))
-    };
+    let has =
+        |name, word: &str| tokens(headers, &name).any(|token| token.eq_ignore_ascii_case(word));
     if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
         return Err(ApiError::bad_request("this is a WebSocket endpoint"));
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some(b"13") {
         let message = "only WebSocket version 13 is spoken";
         return Err(ApiError::new(StatusCode::UPGRADE_REQUIRED, "UpgradeRequired", message)
             .with(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY).unwrap_or_default();
     if STANDARD.decode(key).is_ok_and(|key| key.len() == 16) {
         let hash = Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize();
         return Ok(
@@ -179,35 +213,71 @@ fn accept_value(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     Err(ApiError::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"))
 }
 
+/// Returns the value of a header that may stand there once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.as_bytes())
+}
+
+/// Returns the items of a header that is a list (RFC 9110, section 5.6.1).
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
+}
+
 fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, ApiError> {
-    let mut offered = Vec::new();
-    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        let value =
-            value.to_str().map_err(|_| ApiError::bad_request("a subprotocol is not ASCII"))?;
-        offered.extend(
-            value.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned),
-        );
+    let name = header::SEC_WEBSOCKET_PROTOCOL;
+    let is_ascii = headers.get_all(&name).iter().all(|value| value.to_str().is_ok());
+    if !is_ascii || !tokens(headers, &name).all(is_token) {
+        return Err(ApiError::bad_request("Sec-WebSocket-Protocol must be a list of tokens"));
     }
-    if SUBPROTOCOLS_MAX < offered.len() {
-        return Err(ApiError::bad_request(format!("more than {SUBPROTOCOLS_MAX} subprotocols")));
+    let offered: Vec<String> = tokens(headers, &name).map(str::to_owned).collect();
+    let bytes: usize = offered.iter().map(String::len).sum();
+    if SUBPROTOCOLS_MAX < offered.len() || SUBPROTOCOLS_BYTES_MAX < bytes {
+        let message = format!(
+            "more than {SUBPROTOCOLS_MAX} subprotocols or {SUBPROTOCOLS_BYTES_MAX} bytes of them"
+        );
+        return Err(ApiError::bad_request(message));
     }
     Ok(offered)
 }
 
-/// Returns the query without its token, which would let the upstream act as the client; everything else stays byte for byte.
-fn without_token(query: &str) -> String {
+/// Whether a word is a token (RFC 9110, section 5.6.2).
+fn is_token(word: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !word.is_empty() && word.bytes().all(allowed)
+}
+
+/// Returns the query as the upstream gets it: without the token, which would let the upstream act as the client; everything else stays
+/// byte for byte.
+fn query(raw: &str) -> Result<String, ApiError> {
     let is_token = |pair: &&str| {
         form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| name == ACCESS_TOKEN)
     };
-    query.split('&').filter(|pair| !is_token(pair)).collect::<Vec<_>>().join("&")
+    let query = raw.split('&').filter(|pair| !is_token(pair)).collect::<Vec<_>>().join("&");
+    if QUERY_BYTES_MAX < query.len() {
+        let message = format!("the query without its token exceeds {QUERY_BYTES_MAX} bytes");
+        return Err(ApiError::new(StatusCode::URI_TOO_LONG, "QueryTooLong", message));
+    }
+    if HeaderValue::from_bytes(query.as_bytes()).is_err() {
+        return Err(ApiError::bad_request("the query holds a control character"));
+    }
+    Ok(query)
 }
 
 /// Returns the chain of addresses that the client came through, the nearest last.
-fn forwarded_for(headers: &HeaderMap, peer: SocketAddr) -> String {
-    let known = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let mut chain: Vec<String> = known.map(str::to_owned).collect();
-    chain.push(peer.ip().to_canonical().to_string());
-    chain.join(", ")
+fn forwarded_for(headers: &HeaderMap, peer: SocketAddr) -> Result<String, ApiError> {
+    let name = HeaderName::from_static("x-forwarded-for");
+    let mut chain: Vec<&str> = tokens(headers, &name).collect();
+    let peer = peer.ip().to_canonical().to_string();
+    chain.push(&peer);
+    let chain = chain.join(", ");
+    if FORWARDED_FOR_BYTES_MAX < chain.len() {
+        let message = format!("X-Forwarded-For exceeds {FORWARDED_FOR_BYTES_MAX} bytes");
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(chain)
 }
 
 #[cfg(test)]
@@ -233,11 +303,89 @@ mod tests {
         assert_eq!(accept_value(&headers).unwrap_err().into_answer().status(), 426);
     }
 
+    fn status(error: ApiError) -> u16 {
+        error.into_answer().status().as_u16()
+    }
+
+    #[test]
+    fn keys_and_versions_that_are_doubtful_are_refused() {
+        let mut good = HeaderMap::new();
+        for (name, value) in [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            good.insert(name, HeaderValue::from_static(value));
+        }
+        for (name, value, expected) in [
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", 400),
+            ("sec-websocket-version", "13", 426),
+        ] {
+            let mut twice = good.clone();
+            twice.append(name, HeaderValue::from_static(value));
+            assert_eq!(status(accept_value(&twice).unwrap_err()), expected, "{name} twice");
+        }
+        for (name, value, expected) in [
+            ("sec-websocket-key", "", 400),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZSE=", 400),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ", 400),
+            ("sec-websocket-version", "13, 8", 426),
+            ("upgrade", "h2c", 400),
+            ("connection", "keep-alive", 400),
+        ] {
+            let mut bad = good.clone();
+            bad.insert(name, HeaderValue::from_static(value));
+            assert_eq!(status(accept_value(&bad).unwrap_err()), expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn subprotocols_of_all_headers_count_and_must_be_tokens() {
+        let offer = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("sec-websocket-protocol", HeaderValue::from_bytes(value).unwrap());
+            }
+            subprotocols(&headers).map_err(status)
+        };
+        assert_eq!(offer(&[]), Ok(vec![]));
+        assert_eq!(offer(&[b" a ,, b", b"c"]), Ok(["a", "b", "c"].map(str::to_owned).to_vec()));
+        for bad in [&b"a b"[..], b"a;b", b"\xC3\xA4", b"a, \"b\""] {
+            assert_eq!(offer(&[bad]), Err(400), "{bad:?}");
+        }
+        assert_eq!(offer(&["x,".repeat(SUBPROTOCOLS_MAX + 1).as_bytes()]), Err(400));
+        assert_eq!(offer(&["x".repeat(SUBPROTOCOLS_BYTES_MAX + 1).as_bytes()]), Err(400));
+        assert_eq!(offer(&["x,".repeat(SUBPROTOCOLS_MAX).as_bytes()]).unwrap().len(), 64);
+    }
+
     #[test]
     fn the_token_is_taken_out_of_the_query_and_nothing_else() {
-        assert_eq!(without_token("a=1&access_token=x.y.z&b=%20+&c"), "a=1&b=%20+&c");
-        assert_eq!(without_token("access%5Ftoken=x"), "", "however it is spelled");
-        assert_eq!(without_token("access_tokens=x"), "access_tokens=x");
-        assert_eq!(without_token(""), "");
+        let query = |raw: &str| query(raw).map_err(status);
+        assert_eq!(query("a=1&access_token=x.y.z&b=%20+&c").unwrap(), "a=1&b=%20+&c");
+        assert_eq!(query("access%5Ftoken=x").unwrap(), "", "however it is spelled");
+        assert_eq!(query("access_token=x&a&access_token=y&access_token").unwrap(), "a");
+        assert_eq!(query("access_tokens=x").unwrap(), "access_tokens=x");
+        assert_eq!(query("").unwrap(), "");
+        let token = format!("a=1&access_token={}", "x".repeat(2 * QUERY_BYTES_MAX));
+        assert_eq!(query(&token).unwrap(), "a=1", "a token may be longer");
+        assert_eq!(query(&"x".repeat(QUERY_BYTES_MAX + 1)), Err(414));
+        assert_eq!(query("a=\u{7f}"), Err(400));
+    }
+
+    #[test]
+    fn the_chain_of_addresses_ends_with_the_peer() {
+        let peer = "[::ffff:192.0.2.1]:9".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        assert_eq!(forwarded_for(&headers, peer).unwrap(), "192.0.2.1");
+        headers.append("x-forwarded-for", HeaderValue::from_static("203.0.113.7,10.0.0.1"));
+        headers.append("x-forwarded-for", HeaderValue::from_static(" 10.0.0.2 "));
+        assert_eq!(
+            forwarded_for(&headers, peer).unwrap(),
+            "203.0.113.7, 10.0.0.1, 10.0.0.2, 192.0.2.1"
+        );
+        let long = "x".repeat(FORWARDED_FOR_BYTES_MAX);
+        headers.append("x-forwarded-for", HeaderValue::from_str(&long).unwrap());
+        assert_eq!(forwarded_for(&headers, peer).map_err(status), Err(400));
     }
 }

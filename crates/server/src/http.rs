@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,18 +11,21 @@ use bytes::Bytes;
 use hookwire_hub::Settings;
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::TemplatesDocument;
-use hookwire_proto::token::{self, Audience, Claims, HostNames, TokenError};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hookwire_proto::token::HostNames;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api_error::{Answer, ApiError};
+use crate::body::{BodyRoom, RequestBody};
+use crate::changes::Changes;
 use crate::config::Limits;
 use crate::metrics::{self, ShardStats};
 use crate::route::{self, Route};
@@ -39,9 +42,6 @@ const HEADERS_MAX: usize = 100;
 /// Connections that have not become WebSockets; more wait in the kernel's queue.
 const HTTP_CONNECTIONS_MAX: usize = 10_000;
 
-/// How long a request body may take to arrive.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
-
 /// How long accepting pauses when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,6 +57,10 @@ pub(crate) struct Edge {
     pub(crate) stats: Vec<Arc<ShardStats>>,
     /// The templates in force, as they were given; locked while they change.
     pub(crate) templates: Mutex<TemplatesDocument>,
+    /// Changes of stored memberships.
+    pub(crate) changes: Changes,
+    /// Memory for request bodies.
+    pub(crate) bodies: BodyRoom,
     /// Handshakes that wait for their verdict.
     pub(crate) handshakes: Semaphore,
     pub(crate) draining: AtomicBool,
@@ -66,28 +70,6 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Returns the claims of a token that allows `path`.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub(crate) fn check(&self, token: &str, path: &str) -> Result<Claims, ApiError> {
-        let audience = Audience { hosts: &self.hosts, path };
-        token::check(token, unix_time().as_secs(), &self.keys, &audience).map_err(|error| {
-            if let TokenError::Audience { expected, actual } = &error {
-                tracing::debug!(expected, ?actual, "a token was made for another URL");
-            }
-            ApiError::unauthorized(error.to_string())
-        })
-    }
-
-    /// Makes sure that a request carries a key holder's token.
-    pub(crate) fn authorize<B>(&self, request: &Request<B>) -> Result<(), ApiError> {
-        let path = request.uri().path();
-        let token =
-            bearer(request).ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
-        self.check(&token, path).map(drop)
-    }
-
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -98,13 +80,6 @@ impl Edge {
     }
 }
 
-/// Returns the bearer token of the `Authorization` header.
-pub(crate) fn bearer<B>(request: &Request<B>) -> Option<String> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-}
-
 pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -112,9 +87,12 @@ pub(crate) fn unix_time() -> Duration {
 /// Accepts until the edge stops.
 pub(crate) async fn accept(edge: Arc<Edge>, listener: TcpListener, room: Arc<Semaphore>) {
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accepted = async {
+            let permit = room.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            accepted = accepted => accepted,
             () = edge.stop.cancelled() => return,
         };
         match accepted {
@@ -145,15 +123,17 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
+    let handshake_time_max = edge.limits.handshake_time_max;
+    if let Err(error) = prepare(&socket, Some(handshake_time_max)) {
+        tracing::debug!(%peer, %error, "a connection ended at once");
+        return;
     }
     let stop = edge.stop.clone();
-    let handshake_time_max = edge.limits.handshake_time_max;
     let service = service_fn(move |request| {
         let edge = edge.clone();
         async move { Ok::<_, Infallible>(answer(edge, request, peer).await) }
     });
+    // The time for a head starts when the connection does, and again after each answer.
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(handshake_time_max)
@@ -174,17 +154,32 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
     }
 }
 
+/// Sets up a socket: small writes go out at once, and when a peer takes no bytes for `untaken_time_max`, the kernel gives up on it, as
+/// hyper would wait for ever. Shards have bounds of their own and want `None`.
+pub(crate) fn prepare(socket: &TcpStream, untaken_time_max: Option<Duration>) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_user_timeout(untaken_time_max)
+}
+
 async fn answer(edge: Arc<Edge>, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-    let head = request.method() == Method::HEAD;
-    let parsed = route::parse(request.method(), request.uri());
+    let (mut head, mut body) = RequestBody::take(request);
+    let is_head = head.method() == Method::HEAD;
+    let parsed = check_host(&head).and_then(|()| route::parse(head.method(), head.uri()));
     let name = parsed.as_ref().map_or("unknown", Route::name);
     let result = match parsed {
-        Ok(route) => dispatch(edge, route, request, peer).await,
+        Ok(route) => dispatch(&edge, route, &mut head, &mut body, peer).await,
         Err(error) => Err(error),
     };
     let mut answer = result.unwrap_or_else(ApiError::into_answer);
-    if head {
+    body.discard().await;
+    if is_head {
         *answer.body_mut() = Full::default();
+    }
+    if body.is_chunked() || edge.is_draining() {
+        let switching = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !switching {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     let status = answer.status().as_u16().to_string();
     ::metrics::counter!("hookwire_http_requests_total", "route" => name, "status" => status)
@@ -192,41 +187,55 @@ async fn answer(edge: Arc<Edge>, request: Request<Incoming>, peer: SocketAddr) -
     answer
 }
 
+/// Refuses what a proxy in front could have read differently (RFC 9112, section 3.2).
+fn check_host(head: &Request<()>) -> Result<(), ApiError> {
+    let hosts = head.headers().get_all(header::HOST).iter().count();
+    if 1 < hosts || hosts == 0 && Version::HTTP_11 <= head.version() {
+        return Err(ApiError::bad_request("there must be one Host header"));
+    }
+    Ok(())
+}
+
 async fn dispatch(
-    edge: Arc<Edge>,
+    edge: &Arc<Edge>,
     route: Route,
-    request: Request<Incoming>,
+    head: &mut Request<()>,
+    body: &mut RequestBody,
     peer: SocketAddr,
 ) -> Result<Answer, ApiError> {
+    if let Route::Settings = route {
+        return Ok(manage::settings(edge, head, body).await);
+    }
     if edge.is_draining() {
         return Err(ApiError::shutting_down());
     }
     match route {
-        Route::Client { hub, format } => handshake::connect(edge, hub, format, request, peer).await,
-        Route::Settings => manage::settings(&edge, request).await,
+        Route::Client { hub, format } => {
+            if !body.is_empty() {
+                return Err(ApiError::bad_request("a handshake has no body"));
+            }
+            handshake::connect(edge, hub, format, head, peer).await
+        }
         Route::Health => Ok(text(StatusCode::OK, "text/plain", "healthy\n")),
         Route::Metrics => {
-            if !edge.metrics_public && !is_loopback(peer.ip()) {
-                edge.authorize(&request)?;
+            if !edge.metrics_public && !is_local(head, peer) {
+                edge.authorize(head)?;
             }
             let body = metrics::render(&edge.stats);
             Ok(text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body))
         }
-        route @ (Route::Send { .. }
-        | Route::Exists { .. }
-        | Route::Close { .. }
-        | Route::ConnectionGroup { .. }
-        | Route::UserInGroup { .. }
-        | Route::JoinAsUser { .. }
-        | Route::LeaveAsUser { .. }) => {
-            edge.authorize(&request)?;
-            rest::perform(&edge, route, request).await
+        route => {
+            edge.authorize(head)?;
+            rest::perform(edge, route, head, body).await
         }
     }
 }
 
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
+/// Whether a request comes from a process of this machine. One that a proxy here has passed on does not.
+fn is_local(head: &Request<()>, peer: SocketAddr) -> bool {
+    let passed_on = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    peer.ip().to_canonical().is_loopback()
+        && !passed_on.iter().any(|name| head.headers().contains_key(*name))
 }
 
 /// Returns an answer with a body.
@@ -239,30 +248,4 @@ pub(crate) fn text(
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
-}
-
-/// Reads a whole body.
-///
-/// # Errors
-/// 413 beyond `limit` bytes, 408 when it takes longer than [`BODY_TIME_MAX`], 400 when it breaks off.
-pub(crate) async fn body(request: Request<Incoming>, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        let message = format!("the body exceeds {limit} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
-            .with(header::CONNECTION, HeaderValue::from_static("close"))
-    };
-    let announced = hyper::body::Body::size_hint(request.body()).lower();
-    if limit as u64 <= announced.saturating_sub(1) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIME_MAX, Limited::new(request.into_body(), limit).collect())
-        .await
-    {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
-        Err(_) => {
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", "the body took too long"))
-        }
-    }
 }

@@ -3,6 +3,9 @@
 //! Shards own sockets; a tokio runtime beside them accepts, speaks HTTP, calls upstreams and stores. See `ARCHITECTURE.md`.
 
 mod api_error;
+mod auth;
+mod body;
+mod changes;
 pub mod config;
 mod handshake;
 mod http;

@@ -1,51 +1,74 @@
 //! The settings API: which upstream gets which event (preview protocol, "Settings API"). Made for a browser page on another origin.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hookwire_hub::Settings;
 use hookwire_proto::template::{Templates, TemplatesDocument};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 use crate::api_error::{Answer, ApiError};
-use crate::http::{Edge, body, text};
+use crate::body::RequestBody;
+use crate::http::{Edge, text};
 
 /// Largest settings document.
 const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
 
 /// Answers a request for the settings; every answer lets pages of all origins read it, since the token is what protects it.
-pub(crate) async fn settings(edge: &Edge, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    let mut answer = handle(edge, request).await.unwrap_or_else(ApiError::into_answer);
-    let headers: &mut HeaderMap = answer.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    Ok(answer)
+pub(crate) async fn settings(
+    edge: &Arc<Edge>,
+    head: &Request<()>,
+    body: &mut RequestBody,
+) -> Answer {
+    let mut answer = handle(edge, head, body).await.unwrap_or_else(ApiError::into_answer);
+    let allowed = HeaderValue::from_static("*");
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+    answer
 }
 
-async fn handle(edge: &Edge, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    if request.method() == Method::OPTIONS {
+async fn handle(
+    edge: &Arc<Edge>,
+    head: &Request<()>,
+    body: &mut RequestBody,
+) -> Result<Answer, ApiError> {
+    if edge.is_draining() {
+        return Err(ApiError::shutting_down());
+    }
+    if head.method() == Method::OPTIONS {
         return Ok(preflight());
     }
-    if ![Method::GET, Method::POST].contains(request.method()) {
+    if ![Method::GET, Method::POST].contains(head.method()) {
         return Err(ApiError::method_not_allowed("GET, POST, OPTIONS"));
     }
-    edge.authorize(&request)?;
-    if request.method() == Method::GET {
+    edge.authorize(head)?;
+    if head.method() == Method::GET {
         return Ok(json(&*edge.templates.lock().await));
     }
-    let document = body(request, SETTINGS_BYTES_MAX).await?;
+    let document = body.read(head.headers(), SETTINGS_BYTES_MAX, &edge.bodies).await?;
     let document: TemplatesDocument = serde_json::from_slice(&document)
         .map_err(|error| ApiError::bad_request(format!("not a settings document: {error}")))?;
     let templates = Templates::parse(&document).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         ApiError::bad_request(faults.join("; "))
     })?;
+    // In a task, since hyper forgets this future when the caller leaves: what is stored must also be put in force.
+    let task = edge.tasks.spawn(replace(edge.clone(), document, templates));
+    task.await.map_err(|_| ApiError::failed())?
+}
+
+async fn replace(
+    edge: Arc<Edge>,
+    document: TemplatesDocument,
+    templates: Templates,
+) -> Result<Answer, ApiError> {
     // Held to the end, so that what is stored last is what holds.
     let mut current = edge.templates.lock().await;
     edge.store.set_templates(document.clone()).await?;
-    edge.apply(Settings { templates }).await?;
     *current = document;
     tracing::info!(templates = current.templates.len(), "upstream templates were replaced");
-    Ok(json(&*current))
+    edge.apply(Settings { templates }).await?;
+    Ok(json(&current))
 }
 
 fn preflight() -> Answer {

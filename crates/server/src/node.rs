@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::body::BodyRoom;
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::handshake::HANDSHAKES_MAX;
 use crate::http::{self, Edge, unix_time};
@@ -100,8 +102,7 @@ impl Node {
             let of_shard = Arc::new(ShardStats::default());
             stats.push(of_shard.clone());
             let send = dispatcher(index, upstream.clone(), shards.clone(), &calls);
-            let mut core =
-                Shard::new(index, limits(&config), shared.clone(), poll, of_shard, send);
+            let mut core = Shard::new(index, limits(&config), shared.clone(), poll, of_shard, send);
             core.restore(Input::Settings(settings.clone()));
             core.restore(Input::Restored(restored.memberships.clone()));
             let thread =
@@ -117,6 +118,8 @@ impl Node {
             metrics_public: config.metrics_public,
             stats,
             templates: Mutex::new(document),
+            changes: Changes::default(),
+            bodies: BodyRoom::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),

@@ -1,32 +1,35 @@
 //! What the REST API does (preview protocol, "REST API"): every success is 200.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hookwire_hub::{Answer as HubAnswer, Command, MembershipChange, UnixMillis};
 use hookwire_proto::envelope::{Content, Envelope};
 use hookwire_proto::frame::CLOSE_REASON_BYTES_MAX;
 use hookwire_proto::message::Message;
-use hookwire_proto::name::{HubName, UserId};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 use crate::api_error::{Answer, ApiError};
-use crate::http::{Edge, body, unix_time};
+use crate::body::RequestBody;
+use crate::changes::change;
+use crate::http::{Edge, unix_time};
 use crate::route::Route;
 
 /// Performs an operation of the REST API for a caller who may.
 pub(crate) async fn perform(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     route: Route,
-    request: Request<Incoming>,
+    head: &Request<()>,
+    body: &mut RequestBody,
 ) -> Result<Answer, ApiError> {
     match route {
         Route::Send { hub, target } => {
-            let content_type = request.headers().get(header::CONTENT_TYPE);
+            let limit = edge.limits.rest_body_bytes_max;
+            let data = body.read(head.headers(), limit, &edge.bodies).await?;
             let content_type =
-                content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let data = body(request, edge.limits.rest_body_bytes_max).await?;
-            let content = Content::new(Message::from_body(content_type.as_deref(), data));
+                head.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let content = Content::new(Message::from_body(content_type, data));
             edge.shards.send(Envelope { hub, target, content })?;
             Ok(ok())
         }
@@ -62,30 +65,21 @@ pub(crate) async fn perform(
         Route::JoinAsUser { hub, user, group, ttl } => {
             let now = UnixMillis::try_from(unix_time().as_millis()).unwrap_or(UnixMillis::MAX);
             let expires = ttl.map(|ttl| now.saturating_add(ttl.as_secs() * 1_000));
-            change(edge, hub, user, MembershipChange::Add { group, expires }).await
+            change(edge, hub, user, MembershipChange::Add { group, expires }).await?;
+            Ok(ok())
         }
-        Route::LeaveAsUser { hub, user, group: Some(group) } => {
-            change(edge, hub, user, MembershipChange::Remove { group }).await
-        }
-        Route::LeaveAsUser { hub, user, group: None } => {
-            change(edge, hub, user, MembershipChange::RemoveAll).await
+        Route::LeaveAsUser { hub, user, group } => {
+            let leave = match group {
+                Some(group) => MembershipChange::Remove { group },
+                None => MembershipChange::RemoveAll,
+            };
+            change(edge, hub, user, leave).await?;
+            Ok(ok())
         }
         Route::Client { .. } | Route::Settings | Route::Health | Route::Metrics => {
             Err(ApiError::not_found("no such path"))
         }
     }
-}
-
-/// Stored first, then put before every shard, then answered.
-async fn change(
-    edge: &Edge,
-    hub: HubName,
-    user: UserId,
-    change: MembershipChange,
-) -> Result<Answer, ApiError> {
-    edge.store.change_membership(&hub, &user, &change).await?;
-    edge.shards.ask(Command::Membership { hub, user, change }).await?;
-    Ok(ok())
 }
 
 fn found(answer: HubAnswer) -> Result<Answer, ApiError> {

@@ -140,7 +140,7 @@ fn rest_api(method: &Method, hub: HubName, rest: &[&str], query: &str) -> Result
                 "GET" | "HEAD" => Ok(Route::UserInGroup { hub, user, group }),
                 "PUT" => Ok(Route::JoinAsUser { hub, user, group, ttl: ttl(query)? }),
                 "DELETE" => Ok(Route::LeaveAsUser { hub, user, group: Some(group) }),
-                _ => Err(ApiError::method_not_allowed("GET, PUT, DELETE")),
+                _ => Err(ApiError::method_not_allowed("GET, HEAD, PUT, DELETE")),
             }
         }
         ["users", user, "groups"] => match method {
@@ -170,9 +170,13 @@ fn only(
 
 fn ttl(query: &str) -> Result<Option<Duration>, ApiError> {
     let Some(text) = parameter(query, &["ttl"]) else { return Ok(None) };
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u32>() {
-        Ok(seconds) => Ok(Some(Duration::from_secs(u64::from(seconds)))),
-        Err(_) => Err(ApiError::bad_request("ttl must be a whole number of seconds")),
+        Ok(seconds) if is_number => Ok(Some(Duration::from_secs(u64::from(seconds)))),
+        _ => Err(ApiError::bad_request(format!(
+            "ttl must be a number of seconds up to {}",
+            u32::MAX
+        ))),
     }
 }
 
