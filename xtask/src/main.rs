@@ -16,7 +16,6 @@ mod steps;
 mod tools;
 mod workspace;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -52,7 +51,7 @@ enum Task {
     /// Check licences, banned crates and sources of all dependencies
     Deny,
     /// Run the Autobahn test suite against our frame codec and socket loop
-    Autobahn(AutobahnArguments),
+    Autobahn(Selection),
 }
 
 #[derive(Debug, Args)]
@@ -66,19 +65,6 @@ struct StepArguments {
     /// Print the steps and what each of them checks
     #[arg(long)]
     list: bool,
-}
-
-#[derive(Debug, Args)]
-struct AutobahnArguments {
-    /// Cases 1–7, 9 (large messages) and 10, against the release build
-    #[arg(long, conflicts_with = "cases")]
-    full: bool,
-    /// Cases by the suite's own patterns, such as `6.*,9.1.1`
-    #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
-    cases: Vec<String>,
-    /// The binary to test instead of the one built here
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -100,14 +86,9 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci(arguments) => return steps(&workspace, &Step::WITHOUT_INSTALLING, &arguments),
         Task::Purity => purity::check(&workspace)?,
         Task::Deny => tools::deny(&workspace)?,
-        Task::Autobahn(AutobahnArguments { full, cases, binary }) => {
-            let selection = match (full, cases.is_empty()) {
-                (true, _) => Selection::Full,
-                (false, true) => Selection::Quick,
-                (false, false) => Selection::Cases(cases),
-            };
+        Task::Autobahn(selection) => {
             autobahn::install(&workspace)?;
-            autobahn::run(&workspace, &selection, binary.as_deref())?;
+            autobahn::run(&workspace, &selection)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -90,7 +90,7 @@ impl Step {
             Self::Binary => "the hookwire command builds",
             Self::E2e => "the pages in Chromium against the real service",
             Self::Compat => "unmodified JavaScript clients against the real service",
-            Self::Autobahn => "the Autobahn test suite, quick selection",
+            Self::Autobahn => "the Autobahn test suite against our echo server",
         }
     }
 
@@ -135,7 +135,7 @@ impl Step {
             Self::Binary => workspace.binary(Build::Debug).map(drop),
             Self::E2e => end_to_end(workspace),
             Self::Compat => compat(workspace),
-            Self::Autobahn => return autobahn_quick(workspace),
+            Self::Autobahn => return conformance(workspace),
         }
         .map(|()| Outcome::Passed)
     }
@@ -281,12 +281,15 @@ fn end_to_end(workspace: &Workspace) -> anyhow::Result<()> {
     pages::build(workspace)?;
     tools::packages(&web)?;
     against_the_binary(workspace, tools::npm(&web, &["run", "e2e"]))?
-        .variable("CHROMIUM", chromium)
+        .variable("HOOKWIRE_CHROMIUM", chromium)
         .run()
 }
 
 fn compat(workspace: &Workspace) -> anyhow::Result<()> {
     let folder = workspace.folder("compat/js")?;
+    // Node's test runner is content with none.
+    let tests = fs::read_dir(workspace.folder("compat/js/test")?)?.count();
+    ensure!(0 < tests, "compat/js/test holds no tests");
     tools::packages(&folder)?;
     against_the_binary(workspace, tools::npm(&folder, &["test"]))?.run()
 }
@@ -296,11 +299,11 @@ fn against_the_binary(workspace: &Workspace, test: Program) -> anyhow::Result<Pr
     Ok(test.variable("HOOKWIRE_BIN", workspace.binary(Build::Debug)?).limit(AGAINST_THE_BINARY_MAX))
 }
 
-fn autobahn_quick(workspace: &Workspace) -> anyhow::Result<Outcome> {
+fn conformance(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Err(error) = autobahn::install(workspace) {
         return Ok(Outcome::Skipped(format!("{error:#}")));
     }
-    autobahn::run(workspace, &Selection::Quick, None)?;
+    autobahn::run(workspace, &Selection::default())?;
     Ok(Outcome::Passed)
 }
 
