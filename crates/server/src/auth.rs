@@ -19,7 +19,7 @@ impl Edge {
     pub(crate) fn authorize(&self, head: &Request<()>) -> Result<(), ApiError> {
         let token = bearer(head.headers())?
             .ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
-        self.check(token, head.uri().path()).map(drop).map_err(refused)
+        self.check(token, head.uri().path()).map(drop).map_err(|error| refused(&error))
     }
 
     /// Returns what a client's token says; `None` when it has none. A token in the query goes before one in the header, since a
@@ -40,11 +40,11 @@ impl Edge {
                 None => return Ok(None),
             },
         };
-        let claims = self.check(token, head.uri().path()).or_else(|error| match error {
-            TokenError::Audience { .. } => self.check(token, &format!("/ws/client/hubs/{hub}")),
-            error => Err(error),
-        });
-        claims.map(Some).map_err(refused)
+        let mut claims = self.check(token, head.uri().path());
+        if let Err(TokenError::Audience { .. }) = claims {
+            claims = self.check(token, &format!("/ws/client/hubs/{hub}"));
+        }
+        claims.map(Some).map_err(|error| refused(&error))
     }
 
     fn check(&self, token: &str, path: &str) -> Result<Claims, TokenError> {
@@ -54,8 +54,8 @@ impl Edge {
 }
 
 /// The most frequent fault of a set-up goes to the log with both sides, for those who may read it.
-fn refused(error: TokenError) -> ApiError {
-    if let TokenError::Audience { expected, actual } = &error {
+fn refused(error: &TokenError) -> ApiError {
+    if let TokenError::Audience { expected, actual } = error {
         tracing::debug!(expected, ?actual, "a token was made for another URL");
     }
     ApiError::unauthorized(error.to_string())

@@ -108,15 +108,14 @@ async fn bring_in(
     answer: oneshot::Sender<Result<Answer, ApiError>>,
 ) {
     let id = connecting.id;
-    let verdict = match edge.handshakes.try_acquire() {
-        Ok(_place) => edge.shards.connect(connecting).await.map_err(|_| {
+    let verdict = if let Ok(_place) = edge.handshakes.try_acquire() {
+        edge.shards.connect(connecting).await.map_err(|_| {
             count("unanswered");
             ApiError::shutting_down()
-        }),
-        Err(_) => {
-            count("busy");
-            Err(ApiError::busy("too many handshakes wait for their upstream"))
-        }
+        })
+    } else {
+        count("busy");
+        Err(ApiError::busy("too many handshakes wait for their upstream"))
     };
     let result = match verdict {
         Ok(Admission::Admitted { subprotocol }) => {

@@ -39,7 +39,7 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
 
-/// Connections that have not become WebSockets; more wait in the kernel's queue.
+/// Connections that have not become WebSocket connections; more wait in the kernel's queue.
 const HTTP_CONNECTIONS_MAX: usize = 10_000;
 
 /// How long accepting pauses when the process has no file descriptors left.
@@ -112,7 +112,7 @@ pub(crate) async fn accept(edge: Arc<Edge>, listener: TcpListener, room: Arc<Sem
     }
 }
 
-/// Returns the permits for connections that are not WebSockets.
+/// Returns the permits for connections that speak HTTP.
 pub(crate) fn room() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX))
 }
@@ -203,13 +203,11 @@ async fn dispatch(
     body: &mut RequestBody,
     peer: SocketAddr,
 ) -> Result<Answer, ApiError> {
-    if let Route::Settings = route {
-        return Ok(manage::settings(edge, head, body).await);
-    }
-    if edge.is_draining() {
+    if edge.is_draining() && route != Route::Settings {
         return Err(ApiError::shutting_down());
     }
     match route {
+        Route::Settings => Ok(manage::settings(edge, head, body).await),
         Route::Client { hub, format } => {
             if !body.is_empty() {
                 return Err(ApiError::bad_request("a handshake has no body"));
@@ -224,7 +222,13 @@ async fn dispatch(
             let body = metrics::render(&edge.stats);
             Ok(text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body))
         }
-        route => {
+        route @ (Route::Send { .. }
+        | Route::Exists { .. }
+        | Route::Close { .. }
+        | Route::ConnectionGroup { .. }
+        | Route::UserInGroup { .. }
+        | Route::JoinAsUser { .. }
+        | Route::LeaveAsUser { .. }) => {
             edge.authorize(head)?;
             rest::perform(edge, route, head, body).await
         }

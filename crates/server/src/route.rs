@@ -287,7 +287,7 @@ mod tests {
                 hub: hub(),
                 user: user("u"),
                 group: group("g"),
-                ttl: Some(Duration::from_secs(60))
+                ttl: Some(Duration::from_mins(1))
             })
         );
         assert_eq!(
