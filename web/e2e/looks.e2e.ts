@@ -7,6 +7,10 @@ import { Service } from './service'
 
 let service: Service
 let browser: Browser
+let linus: Person
+
+/** What Linus writes to Ada before each look, so that something is unread. */
+const NEWS = ['It is about case 5.12.', 'And 5.13.', 'Found it: the mask of an empty frame.', 'Fixed.', 'All 517 pass.', 'See you at lunch!']
 
 beforeAll(async () => {
   service = await Service.start()
@@ -20,13 +24,14 @@ afterAll(async () => {
 
 /** Fills the rooms with a believable day. */
 async function furnish(): Promise<void> {
-  const [ada, grace, linus] = await Promise.all(
+  const [ada, grace, other] = await Promise.all(
     ['Ada Lovelace', 'Grace Hopper', 'Linus'].map(async (name) => {
       const person = await Person.arrive(browser, service.url, name)
       await person.signIn()
       return person
     }),
   ) as [Person, Person, Person]
+  linus = other
   const talk: [Person, string][] = [
     [grace, 'Good morning! The new gateway has been up all night. No restarts, no dropped connections.'],
     [linus, 'Nice. How many clients?'],
@@ -58,6 +63,11 @@ async function furnish(): Promise<void> {
   await linus.say('Fragments: all green now.')
   await linus.say('Including the ones with control frames in between.')
   await ada.until('two messages are unread', async () => (await ada.conversation(/2 unread/u).count()) === 1)
+  await linus.open(/Ada Lovelace/u)
+  await grace.open(/Launch plans/u)
+  await grace.page.getByRole('button', { name: 'Join the group' }).waitFor()
+  await grace.screenshot('desktop-light-invitation')
+  expect(await grace.barriers(), 'invitation').toEqual([])
   await ada.leave()
 }
 
@@ -79,6 +89,7 @@ describe.each(SCREENS)('on a %s', (screen, options) => {
     await guest.page.getByLabel('Your name').waitFor()
     await look('sign-in')
     await guest.leave()
+    await linus.say(NEWS.shift() ?? 'Hm.')
 
     const ada = await Person.arrive(browser, service.url, 'Ada Lovelace', { ...options, colorScheme })
     const adaLook = async (what: string) => {

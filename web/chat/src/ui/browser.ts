@@ -23,12 +23,12 @@ export function browserEnvironment(user: string): ChatEnvironment {
       // Not `randomUUID`: that exists on https and loopback only.
       return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
     },
-    keep: kept(`hookwire.chat.unsent.${user}`),
+    keep: keptInTab(`hookwire.chat.unsent.${user}`),
   }
 }
 
 /** Returns a place for one text that lasts as long as the tab. */
-export function kept(key: string): { load(): string | null; save(text: string): void } {
+export function keptInTab(key: string): { load(): string | null; save(text: string): void } {
   return {
     load: () => read(sessionStorage, key),
     save: (text) => write(sessionStorage, key, text),

@@ -4,7 +4,7 @@ import { type ComputedRef, type InjectionKey, computed, inject, onScopeDispose, 
 import { type Chat, PUBLIC } from '../client/chat'
 import type { ConnectionState } from '../client/connection'
 import type { Conversation, User } from '../client/wire'
-import { kept } from './browser'
+import { keptInTab } from './browser'
 
 /** A conversation as the list shows it. */
 export interface Listed {
@@ -75,7 +75,8 @@ export function makeStore(chat: Chat): Store {
   }, 500)
   onScopeDispose(() => clearInterval(clock))
 
-  const drafts = kept(`hookwire.chat.drafts.${chat.user}`)
+  const kept = keptInTab(`hookwire.chat.drafts.${chat.user}`)
+  const drafts = reactive(parseDrafts(kept.load()))
   const users = from(() => chat.users)
   const all = from(() => chat.conversations.map((conversation) => list(chat, conversation)))
   return {
@@ -93,13 +94,11 @@ export function makeStore(chat: Chat): Store {
     waiting: computed(() =>
       all.value.reduce((sum, { unread, conversation }) => sum + (conversation.state === 'invited' ? 1 : unread), 0),
     ),
-    drafts: reactive(parseDrafts(drafts.load())),
+    drafts,
     now: computed(() => now.value),
     listed: (id) => all.value.find((each) => each.id === id),
     from,
-    keepDrafts() {
-      drafts.save(JSON.stringify(this.drafts))
-    },
+    keepDrafts: () => kept.save(JSON.stringify(drafts)),
   }
 }
 
