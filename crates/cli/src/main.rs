@@ -1,5 +1,6 @@
 //! The `hookwire` command: the service, everything on one machine, and the tools around it.
 
+mod bench;
 mod remote;
 mod service;
 
@@ -33,7 +34,7 @@ enum Command {
     Remote(remote::RemoteCommand),
     /// Measure and test the service.
     #[command(subcommand)]
-    Bench(service::BenchCommand),
+    Bench(bench::BenchCommand),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -49,7 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
         match arguments.command {
             Command::Serve(serve) => service::serve(serve, arguments.json).await,
             Command::Dev(dev) => service::dev(dev, arguments.json).await,
-            Command::Bench(bench) => service::bench(bench, arguments.json).await,
+            Command::Bench(bench) => bench::run(bench, arguments.json).await,
             Command::Remote(command) => remote::run(command, arguments.json).await,
         }
     })

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
-use hookwire_client::{ClientEndpointOptions, Service};
+use clap::Args;
+use hookwire_client::Service;
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
 use hookwire_server::config::Config;
@@ -49,22 +49,6 @@ pub(crate) struct DevArguments {
     /// The hub that the printed client URL names.
     #[arg(long, default_value = "chat", env = "HubName")]
     hub: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Run a service that sends every message back, for conformance suites and load tests.
-    EchoServer {
-        /// Where it listens.
-        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
-        listen: SocketAddr,
-        /// Largest message in bytes.
-        #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
-        message_bytes_max: usize,
-        /// Shards; 0: one per core.
-        #[arg(long, default_value_t = 0)]
-        shards: usize,
-    },
 }
 
 /// Runs the service from its configuration until a signal ends it.
@@ -133,37 +117,8 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     until_signal(node).await
 }
 
-/// Runs a tool of the bench family.
-pub(crate) async fn bench(command: BenchCommand, json: bool) -> anyhow::Result<ExitCode> {
-    let BenchCommand::EchoServer { listen, message_bytes_max, shards } = command;
-    let folder = std::env::temp_dir().join(format!("hookwire-echo-{}", std::process::id()));
-    let key = random_key()?;
-    let mut config = Config::for_one_machine(listen, AccessKey::parse(&key)?, &folder);
-    config.echo = true;
-    config.shards = shards;
-    config.limits.message_bytes_max = message_bytes_max;
-    config.limits.outbox_bytes_max = config.limits.outbox_bytes_max.max(4 * message_bytes_max);
-    config.limits.slow_bytes_max = config.limits.slow_bytes_max.max(4 * message_bytes_max);
-    let node = Node::start(config).await?;
-    let service = Service::new(&node.connection_string().reveal(), "echo")?;
-    let options = ClientEndpointOptions {
-        user: Some("echo".to_owned()),
-        lifetime: std::time::Duration::from_hours(24),
-        ..ClientEndpointOptions::default()
-    };
-    let url = service.client_endpoint(&options)?;
-    if json {
-        announce(&json!({ "listen": addresses(&node)[0], "url": url.as_str() }))?;
-    } else {
-        writeln!(std::io::stdout(), "{url}")?;
-    }
-    let code = until_signal(node).await;
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    code
-}
-
 /// Waits for SIGTERM or SIGINT, shuts down, and exits at once at the second signal.
-async fn until_signal(node: Node) -> anyhow::Result<ExitCode> {
+pub(crate) async fn until_signal(node: Node) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -212,7 +167,7 @@ fn kept_key(data: &Path) -> anyhow::Result<String> {
     Ok(key)
 }
 
-fn random_key() -> anyhow::Result<String> {
+pub(crate) fn random_key() -> anyhow::Result<String> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,0 +1,73 @@
+//! `hookwire bench`: a load generator.
+//!
+//! The load runs in this process, on one thread; what is measured runs in another: a child of this same program, or a service that
+//! runs already. What counts is the CPU time of that process for each unit of work, beside the least that the kernel takes for it.
+
+mod child;
+mod connect;
+mod echo;
+mod fanout;
+mod floor;
+mod histogram;
+mod idle;
+mod process;
+mod publisher;
+mod report;
+mod serve;
+mod swarm;
+mod target;
+mod upstream;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use self::connect::ConnectArguments;
+use self::echo::EchoArguments;
+use self::fanout::FanoutArguments;
+use self::floor::FloorArguments;
+use self::idle::IdleArguments;
+use self::report::print;
+use self::serve::ServerArguments;
+
+/// Tools that measure and test.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measure what it costs to send one message to many
+    ///
+    /// Beside it runs the floor: a process that writes the same bytes to as many plain sockets in a bare loop. The ratio tells what
+    /// the service adds to what the kernel takes.
+    Fanout(FanoutArguments),
+    /// Measure messages that come back
+    Echo(EchoArguments),
+    /// Measure handshakes with a token
+    Connect(ConnectArguments),
+    /// Measure the memory of connections that do nothing
+    Idle(IdleArguments),
+    /// Run a service that sends every message back, for conformance suites and load tests
+    EchoServer(ServerArguments),
+    /// Run the service that is measured.
+    #[command(hide = true)]
+    Server(ServerArguments),
+    /// Run the floor.
+    #[command(hide = true)]
+    Floor(FloorArguments),
+}
+
+/// Runs a tool and prints what came of it.
+///
+/// # Errors
+/// The service failed or cannot be reached, a message was lost, doubled or out of order, or the system refuses what is needed.
+pub(crate) async fn run(command: BenchCommand, json: bool) -> anyhow::Result<ExitCode> {
+    match command {
+        BenchCommand::EchoServer(arguments) => serve::run(arguments, true, json).await,
+        BenchCommand::Server(arguments) => serve::run(arguments, false, json).await,
+        // These block their thread from start to end; the runtime has nothing else to do.
+        BenchCommand::Fanout(arguments) => print(&fanout::run(&arguments, json)?, json),
+        BenchCommand::Echo(arguments) => print(&echo::run(&arguments, json)?, json),
+        BenchCommand::Connect(arguments) => print(&connect::run(&arguments, json)?, json),
+        BenchCommand::Idle(arguments) => print(&idle::run(&arguments, json)?, json),
+        BenchCommand::Floor(arguments) => floor::run(&arguments),
+    }
+}

@@ -1,0 +1,81 @@
+//! Child processes: what is measured runs apart from the load, so that its CPU time and memory are its own.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child as Running, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::process::Process;
+
+/// How long a child may take to say that it is ready.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A child process of this same program. Ends with this value, and with this process, however that ends.
+#[derive(Debug)]
+pub(super) struct Child {
+    running: Running,
+    stdin: ChildStdin,
+    /// The one line of JSON that it prints when ready.
+    pub(super) ready: Value,
+}
+
+impl Child {
+    /// Starts `hookwire bench <arguments>` and waits until it is ready.
+    pub(super) fn start(arguments: &[String]) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program's own file is not known")?;
+        let mut running = Command::new(program)
+            .args(["--json", "bench"])
+            .args(arguments)
+            .env("HOOKWIRE_LOG", "warn")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the child process cannot be started")?;
+        let stdin = running.stdin.take().context("a child has no standard input")?;
+        let stdout = running.stdout.take().context("a child has no standard output")?;
+        let ready = first_line(stdout);
+        let mut child = Self { running, stdin, ready: Value::Null };
+        child.ready = ready.context("the child process did not get ready")?;
+        Ok(child)
+    }
+
+    pub(super) fn process(&self) -> Process {
+        Process::new(self.running.id())
+    }
+
+    /// Returns a text of the line that the child printed when ready.
+    pub(super) fn told(&self, name: &str) -> anyhow::Result<&str> {
+        self.ready[name].as_str().with_context(|| format!("the child process told no {name}"))
+    }
+
+    /// Sends the child a line.
+    pub(super) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        writeln!(self.stdin, "{line}").context("the child process has ended")
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Neither can fail for a child that has not been waited for; one that is dead already is what is wanted.
+        let _ = self.running.kill();
+        let _ = self.running.wait();
+    }
+}
+
+fn first_line(stdout: ChildStdout) -> anyhow::Result<Value> {
+    let (sender, receiver) = mpsc::channel();
+    // Ends with the child's output at the latest.
+    thread::spawn(move || {
+        let mut line = String::new();
+        let result = BufReader::new(stdout).read_line(&mut line).map(|_| line);
+        // Nobody listens any more if the time has run out.
+        let _ = sender.send(result);
+    });
+    let line = receiver.recv_timeout(START_TIME_MAX).context("it took too long")??;
+    ensure!(!line.is_empty(), "it ended; what it said stands above");
+    serde_json::from_str(&line).context("it printed something else than JSON")
+}

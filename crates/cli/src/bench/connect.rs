@@ -1,0 +1,166 @@
+//! `bench connect`: handshakes with a token and without an upstream.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use super::histogram::{Histogram, Percentiles};
+use super::process::Process;
+use super::report::{CpuPerUnit, Progress, Spread, Table, hundredths, per, whole};
+use super::swarm::{Clock, Handler, Swarm};
+use super::target::TargetArguments;
+
+/// Most connections of one round.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+
+/// Most handshakes under way at once.
+const IN_FLIGHT_MAX: u64 = 4_096;
+
+/// Most rounds.
+const ROUNDS_MAX: u64 = 100;
+
+/// How connecting is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConnectArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Connections of one round
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    connections: u64,
+    /// Handshakes under way at once
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=IN_FLIGHT_MAX))]
+    in_flight: u64,
+    /// Rounds that count; one before them warms up
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=ROUNDS_MAX))]
+    rounds: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(super) struct ConnectOutcome {
+    benchmark: &'static str,
+    connections: u64,
+    in_flight: u64,
+    shards: Option<u16>,
+    rounds: Vec<Round>,
+    summary: Summary,
+}
+
+#[derive(Debug, Serialize)]
+struct Round {
+    connections_per_second: f64,
+    latency: Percentiles,
+    cpu_per_connection: Option<CpuPerUnit>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    cpu_ns_per_connection: Option<Spread>,
+    latency: Percentiles,
+}
+
+pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<ConnectOutcome> {
+    let connections = usize::try_from(arguments.connections)?;
+    let target = arguments.target.open(connections)?;
+    let handshakes = (0..connections)
+        .map(|index| target.handshake(&format!("user-{index}")))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let door = target.door(usize::try_from(arguments.in_flight)?);
+    let clock = Clock::start();
+    let mut swarm = Swarm::new(clock)?;
+    let bar = Progress::new(json).bar("connect", (1 + arguments.rounds) * arguments.connections);
+    let mut rounds = Vec::new();
+    let mut latency = Histogram::new();
+    for number in 0..=arguments.rounds {
+        let mut waits = Waits { latency: Histogram::new(), bar: &bar };
+        let cpu_before = target.process().map(Process::cpu_at_rest).transpose()?;
+        let begin = clock.now();
+        swarm.connect(&door, connections, |index| handshakes[index].clone(), &mut waits)?;
+        let seconds = Duration::from_nanos(clock.now() - begin).as_secs_f64();
+        let cpu_after = target.process().map(Process::cpu_at_rest).transpose()?;
+        // What their end costs lies between two rounds.
+        swarm.reset()?;
+        if number == 0 {
+            continue;
+        }
+        latency.add(&waits.latency);
+        rounds.push(Round {
+            connections_per_second: per(arguments.connections, 1) / seconds,
+            latency: waits.latency.percentiles(),
+            cpu_per_connection: cpu_before
+                .zip(cpu_after)
+                .map(|(before, after)| CpuPerUnit::new(after - before, arguments.connections)),
+        });
+    }
+    bar.finish_and_clear();
+    let cpu = rounds.iter().filter_map(|round| round.cpu_per_connection).map(|cpu| cpu.all_ns);
+    let summary =
+        Summary { cpu_ns_per_connection: Spread::of(cpu), latency: latency.percentiles() };
+    Ok(ConnectOutcome {
+        benchmark: "connect",
+        connections: arguments.connections,
+        in_flight: arguments.in_flight,
+        shards: arguments.target.shards(),
+        rounds,
+        summary,
+    })
+}
+
+/// How long clients waited until their connections stood.
+struct Waits<'a> {
+    latency: Histogram,
+    bar: &'a ProgressBar,
+}
+
+impl Handler for Waits<'_> {
+    fn message(&mut self, _member: usize, _head: &[u8], _now: u64) -> anyhow::Result<()> {
+        anyhow::bail!("a message came that nobody sent")
+    }
+
+    fn opened(&mut self, _member: usize, waited: u64) {
+        self.latency.record(waited);
+        self.bar.inc(1);
+    }
+}
+
+impl Display for ConnectOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "connecting with a token, no upstream: {} connections a round, {} under way at once",
+            self.connections, self.in_flight
+        )?;
+        let mut table =
+            Table::new(["round", "connections/s", "p50 µs", "p99 µs", "CPU µs", "of that shards"]);
+        let us = |ns: f64| ns / 1e3;
+        for (at, round) in self.rounds.iter().enumerate() {
+            table.row([
+                (at + 1).to_string(),
+                whole(round.connections_per_second),
+                whole(round.latency.p50_us),
+                whole(round.latency.p99_us),
+                hundredths(round.cpu_per_connection.map(|cpu| us(cpu.all_ns))),
+                hundredths(round.cpu_per_connection.and_then(|cpu| cpu.shards_ns).map(us)),
+            ]);
+        }
+        let (cpu, latency) = (self.summary.cpu_ns_per_connection, self.summary.latency);
+        table.row([
+            "median".to_owned(),
+            String::new(),
+            whole(latency.p50_us),
+            whole(latency.p99_us),
+            hundredths(cpu.map(|cpu| us(cpu.median))),
+        ]);
+        let nothing = String::new;
+        table.row([
+            "min".to_owned(),
+            nothing(),
+            nothing(),
+            nothing(),
+            hundredths(cpu.map(|cpu| us(cpu.min))),
+        ]);
+        write!(f, "{table}")
+    }
+}

@@ -1,0 +1,330 @@
+//! `bench echo`: clients that send and get back what they sent, through a service in echo mode.
+
+use std::fmt::{self, Display};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use hookwire_proto::frame::{Opcode, encode};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use url::{Position, Url};
+
+use super::child::Child;
+use super::histogram::{Histogram, Percentiles};
+use super::process::{OTHER_FILES, Process, allow_open_files};
+use super::report::{CpuPerUnit, Progress, Spread, Table, hundredths, per, whole};
+use super::swarm::{Clock, Door, Handler, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Stamp, Swarm};
+use super::target::{SHARDS_MAX, locate, random, start};
+use super::wire::Upgrade;
+
+/// Handshakes under way at once.
+const HANDSHAKES_IN_FLIGHT: usize = 64;
+
+/// Most connections.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+
+/// Most messages that a client has under way.
+const IN_FLIGHT_MAX: u64 = 1_024;
+
+/// Most messages of one round.
+const MESSAGES_MAX: u64 = 100_000_000;
+
+/// Most rounds.
+const ROUNDS_MAX: u64 = 100;
+
+/// How echo is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EchoArguments {
+    /// Measure this WebSocket echo server instead of a service started for it: `ws://…`
+    #[arg(long)]
+    url: Option<Url>,
+    /// Process of that server on this machine, for its CPU time
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// Load a server that is not on this machine
+    #[arg(long)]
+    allow_remote: bool,
+    /// Shards of the service that is started
+    #[arg(long, default_value_t = 1, conflicts_with = "url",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards: u16,
+    /// Run the service that is started on the last core and the load on the others
+    #[arg(long, conflicts_with = "url")]
+    pin: bool,
+    /// Clients
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    connections: u64,
+    /// Messages that each client sends at once, the next when all are back
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=IN_FLIGHT_MAX))]
+    in_flight: u64,
+    /// Payload of a message in bytes
+    #[arg(long, default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(PAYLOAD_BYTES_MIN as u64..=PAYLOAD_BYTES_MAX as u64))]
+    size: u64,
+    /// Messages of one round, of all clients together [default: 100,000; more than one in flight: 1,000,000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MESSAGES_MAX))]
+    messages: Option<u64>,
+    /// Rounds that count; one before them warms up
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=ROUNDS_MAX))]
+    rounds: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(super) struct EchoOutcome {
+    benchmark: &'static str,
+    connections: u64,
+    in_flight: u64,
+    size_bytes: u64,
+    shards: Option<u16>,
+    messages_per_round: u64,
+    rounds: Vec<Round>,
+    summary: Summary,
+}
+
+#[derive(Debug, Serialize)]
+struct Round {
+    messages_per_second: f64,
+    latency: Percentiles,
+    cpu_per_message: Option<CpuPerUnit>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    cpu_ns_per_message: Option<Spread>,
+    latency: Percentiles,
+}
+
+pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoOutcome> {
+    let connections = usize::try_from(arguments.connections)?;
+    allow_open_files(arguments.connections + OTHER_FILES)?;
+    let progress = Progress::new(json);
+    let server = Server::open(arguments)?;
+    let each =
+        arguments.messages.unwrap_or(if arguments.in_flight == 1 { 100_000 } else { 1_000_000 });
+    let each = each.div_ceil(arguments.connections);
+    let messages = each * arguments.connections;
+
+    let clock = Clock::start();
+    let mut swarm = Swarm::new(clock)?;
+    let mut echoes = Echoes::new(connections);
+    swarm.connect(&server.door, connections, |_| server.handshake.clone(), &mut echoes)?;
+    let mut clients = Clients {
+        swarm,
+        echoes,
+        clock,
+        in_flight: arguments.in_flight,
+        payload: vec![b'x'; usize::try_from(arguments.size)?],
+        mask: random()?,
+    };
+
+    let bar = progress.bar("echo", (1 + arguments.rounds) * messages);
+    let mut rounds = Vec::new();
+    let mut latency = Histogram::new();
+    for number in 0..=arguments.rounds {
+        let cpu_before = server.process.map(Process::cpu_at_rest).transpose()?;
+        let begin = clock.now();
+        clients.round(each, &bar)?;
+        let seconds = Duration::from_nanos(clock.now() - begin).as_secs_f64();
+        let cpu_after = server.process.map(Process::cpu_at_rest).transpose()?;
+        let of_round = std::mem::replace(&mut clients.echoes.latency, Histogram::new());
+        if number == 0 {
+            continue;
+        }
+        latency.add(&of_round);
+        rounds.push(Round {
+            messages_per_second: per(messages, 1) / seconds,
+            latency: of_round.percentiles(),
+            cpu_per_message: cpu_before
+                .zip(cpu_after)
+                .map(|(before, after)| CpuPerUnit::new(after - before, messages)),
+        });
+    }
+    bar.finish_and_clear();
+    let cpu = rounds.iter().filter_map(|round| round.cpu_per_message).map(|cpu| cpu.all_ns);
+    let summary = Summary { cpu_ns_per_message: Spread::of(cpu), latency: latency.percentiles() };
+    Ok(EchoOutcome {
+        benchmark: "echo",
+        connections: arguments.connections,
+        in_flight: arguments.in_flight,
+        size_bytes: arguments.size,
+        shards: arguments.url.is_none().then_some(arguments.shards),
+        messages_per_round: messages,
+        rounds,
+        summary,
+    })
+}
+
+/// Who sends everything back.
+struct Server {
+    /// Ends with this value.
+    _child: Option<Child>,
+    process: Option<Process>,
+    door: Door,
+    handshake: Vec<u8>,
+}
+
+impl Server {
+    fn open(arguments: &EchoArguments) -> anyhow::Result<Self> {
+        let (child, process, url) = if let Some(url) = &arguments.url {
+            (None, arguments.pid.map(Process::new), url.clone())
+        } else {
+            let (child, _) = start("echo-server", arguments.shards, arguments.pin)?;
+            let url = child.told("url")?.parse()?;
+            let process = child.process();
+            (Some(child), Some(process), url)
+        };
+        let (address, authority) = locate(&url, arguments.allow_remote)?;
+        let upgrade = Rc::new(Upgrade::new(random()?));
+        let handshake =
+            upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
+        let door = Door { address, upgrade: Some(upgrade), in_flight: HANDSHAKES_IN_FLIGHT };
+        Ok(Self { _child: child, process, door, handshake })
+    }
+}
+
+/// The clients and what they send.
+struct Clients {
+    swarm: Swarm,
+    echoes: Echoes,
+    clock: Clock,
+    in_flight: u64,
+    payload: Vec<u8>,
+    mask: [u8; 4],
+}
+
+impl Clients {
+    /// Has every client send `each` messages and get them back.
+    fn round(&mut self, each: u64, bar: &ProgressBar) -> anyhow::Result<()> {
+        let goal = self.echoes.clients.first().map_or(0, |client| client.received) + each;
+        let mut unfinished = self.swarm.len();
+        let mut ready: Vec<usize> = (0..self.swarm.len()).collect();
+        while unfinished != 0 {
+            for member in ready.drain(..) {
+                let client = &mut self.echoes.clients[member];
+                let count = self.in_flight.min(goal - client.received);
+                if count == 0 {
+                    unfinished -= 1;
+                    continue;
+                }
+                let mut frames = Vec::new();
+                for sequence in client.sent..client.sent + count {
+                    Stamp { sequence, sent: self.clock.now() }.put(&mut self.payload);
+                    frames.extend_from_slice(&encode(
+                        Opcode::Binary,
+                        &self.payload,
+                        Some(self.mask),
+                    ));
+                }
+                client.sent += count;
+                self.swarm.send(member, &frames)?;
+                bar.inc(count);
+            }
+            if unfinished != 0 {
+                self.swarm.turn(&mut self.echoes)?;
+                std::mem::swap(&mut ready, &mut self.echoes.ready);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What has come back. Checks the order of every client's messages.
+struct Echoes {
+    clients: Vec<Client>,
+    /// Clients that have got back everything they sent.
+    ready: Vec<usize>,
+    latency: Histogram,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Client {
+    sent: u64,
+    received: u64,
+}
+
+impl Echoes {
+    fn new(clients: usize) -> Self {
+        Self {
+            clients: vec![Client::default(); clients],
+            ready: Vec::new(),
+            latency: Histogram::new(),
+        }
+    }
+}
+
+impl Handler for Echoes {
+    fn message(&mut self, member: usize, head: &[u8], now: u64) -> anyhow::Result<()> {
+        let stamp = Stamp::read(head)?;
+        let client = &mut self.clients[member];
+        let due = client.received;
+        ensure!(due < client.sent, "message {} came and none was due", stamp.sequence);
+        ensure!(stamp.sequence == due, "message {} came where {due} was due", stamp.sequence);
+        client.received += 1;
+        self.latency.record(now.saturating_sub(stamp.sent));
+        if client.received == client.sent {
+            self.ready.push(member);
+        }
+        Ok(())
+    }
+}
+
+impl Display for EchoOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "echo with {} connections, {} bytes, {} in flight, {} messages a round",
+            self.connections, self.size_bytes, self.in_flight, self.messages_per_round
+        )?;
+        let mut table = Table::new(["round", "messages/s", "p50 µs", "p99 µs", "CPU ns"]);
+        for (at, round) in self.rounds.iter().enumerate() {
+            table.row([
+                (at + 1).to_string(),
+                whole(round.messages_per_second),
+                hundredths(round.latency.p50_us),
+                hundredths(round.latency.p99_us),
+                whole(round.cpu_per_message.map(|cpu| cpu.all_ns)),
+            ]);
+        }
+        let (cpu, latency) = (self.summary.cpu_ns_per_message, self.summary.latency);
+        table.row([
+            "median".to_owned(),
+            String::new(),
+            hundredths(latency.p50_us),
+            hundredths(latency.p99_us),
+            whole(cpu.map(|cpu| cpu.median)),
+        ]);
+        let nothing = String::new;
+        table.row([
+            "min".to_owned(),
+            nothing(),
+            nothing(),
+            nothing(),
+            whole(cpu.map(|cpu| cpu.min)),
+        ]);
+        write!(f, "{table}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_that_is_too_much_or_out_of_order_is_found() {
+        let payload = |sequence| {
+            let mut payload = vec![0; PAYLOAD_BYTES_MIN];
+            Stamp { sequence, sent: 1 }.put(&mut payload);
+            payload
+        };
+        let mut echoes = Echoes::new(1);
+        echoes.clients[0].sent = 2;
+        assert!(echoes.message(0, &payload(1), 2).is_err(), "the second before the first");
+        echoes.message(0, &payload(0), 2).unwrap();
+        assert!(echoes.ready.is_empty());
+        echoes.message(0, &payload(1), 2).unwrap();
+        assert_eq!(echoes.ready, [0]);
+        assert!(echoes.message(0, &payload(2), 2).is_err(), "nobody sent it");
+    }
+}

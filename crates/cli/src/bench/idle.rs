@@ -1,0 +1,247 @@
+//! `bench idle`: the memory of a connection that does nothing.
+
+use std::fmt::{self, Display};
+use std::str;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use super::process::Process;
+use super::publisher::Publisher;
+use super::report::{Progress, Table, hundredths, per, whole};
+use super::swarm::{Clock, Handler, Swarm};
+use super::target::{Target, TargetArguments};
+use super::upstream::Upstream;
+
+/// Handshakes under way at once.
+const HANDSHAKES_IN_FLIGHT: usize = 64;
+
+/// REST calls under way at once.
+const CALLS_IN_FLIGHT: usize = 64;
+
+/// Most connections.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+
+/// The group that all connections are put into.
+const GROUP: &str = "idle";
+
+/// How idle memory is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct IdleArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Connections before the first look at the service's memory
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..CONNECTIONS_MAX))]
+    from: u64,
+    /// Connections before the second
+    #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u64).range(2..=CONNECTIONS_MAX))]
+    connections: u64,
+    /// Who says which user a connection has
+    #[arg(long, value_enum, default_value_t = Identity::Upstream)]
+    identity: Identity,
+    /// Put the connections into no group
+    #[arg(long)]
+    no_group: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Identity {
+    /// An upstream's answer to the connect event: the service keeps no claims
+    Upstream,
+    /// The client's token: the service keeps its claims for later events
+    Token,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(super) struct IdleOutcome {
+    benchmark: &'static str,
+    identity: Identity,
+    groups: u32,
+    shards: Option<u16>,
+    looks: [Look; 2],
+    /// Bytes of proportional set size that one more connection takes.
+    bytes_per_connection: f64,
+    /// Of these, what the service must repeat on every event of a connection: query, claims, addresses. `None` without an upstream
+    /// that sees it.
+    kept_bytes_per_connection: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Look {
+    connections: u64,
+    proportional_bytes: u64,
+}
+
+pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleOutcome> {
+    ensure!(
+        arguments.from < arguments.connections,
+        "the second look needs more connections than the first ({} and {})",
+        arguments.connections,
+        arguments.from
+    );
+    let with_upstream = arguments.identity == Identity::Upstream || !arguments.no_group;
+    if with_upstream && arguments.target.shards().is_none() {
+        bail!(
+            "a service that runs already has upstreams of its own, which are not replaced: add --identity token --no-group"
+        );
+    }
+    let target = arguments.target.open(usize::try_from(arguments.connections)?)?;
+    let process =
+        target.process().context("the memory of an unknown process cannot be read: add --pid")?;
+    let progress = Progress::new(json);
+    let mut swarm = Swarm::new(Clock::start())?;
+    let mut caller = target.publisher(&swarm)?;
+    let mut arrivals =
+        Arrivals { ids: Vec::new(), bar: progress.bar("connect", arguments.connections) };
+
+    let upstream = if with_upstream {
+        let upstream = Upstream::start(arguments.identity == Identity::Upstream)?;
+        let settings = upstream.settings(target.service().hub().as_str());
+        let path = "/manage/v1/ws/upstream";
+        let token = target.service().rest_token(path, Duration::from_hours(1));
+        caller.queue("POST", path, &token, "application/json", settings.as_bytes())?;
+        answered(&mut swarm, &mut caller, &mut arrivals, 0)?;
+        Some(upstream)
+    } else {
+        None
+    };
+    let mut looks = [Look { connections: 0, proportional_bytes: 0 }; 2];
+    for (look, connections) in looks.iter_mut().zip([arguments.from, arguments.connections]) {
+        let before = swarm.len();
+        connect(
+            &target,
+            &mut swarm,
+            &mut arrivals,
+            usize::try_from(connections)?,
+            arguments.identity,
+        )?;
+        if !arguments.no_group {
+            join(&target, &mut swarm, &mut caller, &mut arrivals, before)?;
+        }
+        *look = Look { connections, proportional_bytes: at_rest(process)? };
+    }
+    arrivals.bar.finish_and_clear();
+    let [first, second] = looks;
+    let grown = i128::from(second.proportional_bytes) - i128::from(first.proportional_bytes);
+    let grown =
+        u64::try_from(grown).context("the service has less memory with more connections")?;
+    Ok(IdleOutcome {
+        benchmark: "idle",
+        identity: arguments.identity,
+        groups: u32::from(!arguments.no_group),
+        shards: arguments.target.shards(),
+        looks,
+        bytes_per_connection: per(grown, second.connections - first.connections),
+        kept_bytes_per_connection: upstream.map(|upstream| upstream.kept_bytes()),
+    })
+}
+
+fn connect(
+    target: &Target,
+    swarm: &mut Swarm,
+    arrivals: &mut Arrivals,
+    connections: usize,
+    identity: Identity,
+) -> anyhow::Result<()> {
+    let before = swarm.len();
+    let handshakes = (before..connections)
+        .map(|index| match identity {
+            Identity::Upstream => Ok(target.anonymous_handshake()),
+            Identity::Token => target.handshake(&format!("user-{index}")),
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let door = target.door(HANDSHAKES_IN_FLIGHT);
+    swarm.connect(&door, connections, |index| handshakes[index - before].clone(), arrivals)
+}
+
+/// Puts the connections from `first` on into the group, each by its id.
+fn join(
+    target: &Target,
+    swarm: &mut Swarm,
+    caller: &mut Publisher,
+    arrivals: &mut Arrivals,
+    first: usize,
+) -> anyhow::Result<()> {
+    while arrivals.ids.len() < swarm.len() {
+        if swarm.turn(arrivals)? {
+            caller.on_ready()?;
+        }
+    }
+    for at in first..swarm.len() {
+        let hub = target.service().hub();
+        let path = format!("/ws/api/v1/hubs/{hub}/groups/{GROUP}/connections/{}", arrivals.ids[at]);
+        let token = target.service().rest_token(&path, Duration::from_hours(1));
+        caller.queue("PUT", &path, &token, "text/plain", b"")?;
+        answered(swarm, caller, arrivals, CALLS_IN_FLIGHT)?;
+    }
+    answered(swarm, caller, arrivals, 0)
+}
+
+/// Sends what is in line and waits until no more than `in_flight` calls are unanswered.
+fn answered(
+    swarm: &mut Swarm,
+    caller: &mut Publisher,
+    arrivals: &mut Arrivals,
+    in_flight: usize,
+) -> anyhow::Result<()> {
+    caller.flush()?;
+    while in_flight < caller.in_flight() {
+        if swarm.turn(arrivals)? {
+            caller.on_ready()?;
+        }
+    }
+    Ok(())
+}
+
+fn at_rest(process: Process) -> anyhow::Result<u64> {
+    process.cpu_at_rest()?;
+    process.proportional_bytes()
+}
+
+/// The ids that the upstream told the connections, in the order of their arrival.
+struct Arrivals {
+    ids: Vec<String>,
+    bar: ProgressBar,
+}
+
+impl Handler for Arrivals {
+    fn message(&mut self, _member: usize, head: &[u8], _now: u64) -> anyhow::Result<()> {
+        self.ids.push(str::from_utf8(head).context("a connection id is not text")?.to_owned());
+        Ok(())
+    }
+
+    fn opened(&mut self, _member: usize, _waited: u64) {
+        self.bar.inc(1);
+    }
+}
+
+impl Display for IdleOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = match self.identity {
+            Identity::Upstream => "an upstream's answer",
+            Identity::Token => "a token",
+        };
+        writeln!(f, "idle connections, each with a user by {by} and {} group(s)", self.groups)?;
+        let mut table = Table::new(["connections", "proportional set MiB"]);
+        for look in self.looks {
+            table.row([
+                look.connections.to_string(),
+                hundredths(per(look.proportional_bytes, 1024 * 1024)),
+            ]);
+        }
+        write!(f, "{table}")?;
+        write!(f, "  {} bytes per connection", whole(self.bytes_per_connection))?;
+        if let Some(kept) = self.kept_bytes_per_connection {
+            write!(
+                f,
+                ", {} of them what each event must repeat (query, claims, addresses)",
+                whole(kept)
+            )?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,191 @@
+//! Processes as the kernel sees them: CPU time, memory, open files, cores. Linux only: it is read from `/proc` (proc(5)).
+
+use std::fs;
+use std::ops::Sub;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// How long a process may take to come to rest before its CPU time is read all the same.
+const REST_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether a process is at rest.
+const REST_LOOK: Duration = Duration::from_millis(5);
+
+/// A process that uses less than this between two looks is at rest.
+const REST_CPU_NS_MAX: u64 = 100_000;
+
+/// Length of a tick in `/proc/<pid>/stat`; Linux tells programs 100 ticks a second whatever it uses itself.
+const TICK_NS: u64 = 10_000_000;
+
+/// Open files that a process needs beside its connections.
+pub(super) const OTHER_FILES: u64 = 64;
+
+/// A process whose CPU time and memory are measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Process {
+    pid: u32,
+}
+
+/// CPU time in nanoseconds, user and system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CpuTime {
+    /// Of threads named `shard-…`; their share tells what deliveries cost without the HTTP side.
+    pub(super) shards: u64,
+    /// Of all threads.
+    pub(super) all: u64,
+}
+
+impl Sub for CpuTime {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            shards: self.shards.saturating_sub(earlier.shards),
+            all: self.all.saturating_sub(earlier.all),
+        }
+    }
+}
+
+impl Process {
+    pub(super) const fn new(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    /// Returns the CPU time used so far, once the process is at rest, so that nothing of the work before is missing.
+    pub(super) fn cpu_at_rest(self) -> anyhow::Result<CpuTime> {
+        let mut before = self.cpu()?;
+        for _ in 0..REST_TIME_MAX.as_millis() / REST_LOOK.as_millis() {
+            thread::sleep(REST_LOOK);
+            let after = self.cpu()?;
+            if (after - before).all < REST_CPU_NS_MAX {
+                return Ok(after);
+            }
+            before = after;
+        }
+        Ok(before)
+    }
+
+    /// Returns the CPU time of the threads that exist. The kernel adds up while a thread runs, up to a few milliseconds late.
+    fn cpu(self) -> anyhow::Result<CpuTime> {
+        let tasks = self.path("task");
+        let tasks = fs::read_dir(&tasks).with_context(|| {
+            format!("process {} cannot be watched: {}", self.pid, tasks.display())
+        })?;
+        let mut total = CpuTime::default();
+        for task in tasks {
+            let task = task?.path();
+            // A thread that ends meanwhile had no part in what is measured.
+            let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
+            let Some(used) = thread_cpu(&task)? else { continue };
+            total.all += used;
+            if name.starts_with("shard-") {
+                total.shards += used;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Returns the proportional set size in bytes: private pages and a fair share of shared ones.
+    pub(super) fn proportional_bytes(self) -> anyhow::Result<u64> {
+        let path = self.path("smaps_rollup");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("the memory of process {} cannot be read", self.pid))?;
+        pss_bytes(&text).with_context(|| format!("{} tells no Pss", path.display()))
+    }
+
+    fn path(self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid))
+    }
+}
+
+/// Returns the nanoseconds that a thread has run, or `None` if it is gone.
+fn thread_cpu(task: &Path) -> anyhow::Result<Option<u64>> {
+    if let Ok(schedstat) = fs::read_to_string(task.join("schedstat")) {
+        let used = schedstat.split_whitespace().next().and_then(|used| used.parse().ok());
+        return used.map(Some).with_context(|| format!("{} tells no time", task.display()));
+    }
+    let Ok(stat) = fs::read_to_string(task.join("stat")) else { return Ok(None) };
+    stat_ns(&stat).map(Some).with_context(|| format!("{} tells no time", task.display()))
+}
+
+/// Returns user and system time of a line of `stat` in nanoseconds. The name in it may hold blanks and brackets.
+fn stat_ns(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks * TICK_NS)
+}
+
+fn pss_bytes(smaps_rollup: &str) -> Option<u64> {
+    let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kilobytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    Some(kilobytes * 1_024)
+}
+
+/// Raises this process's limit of open files as far as it may, and makes sure that `needed` fit. Children inherit it.
+pub(super) fn allow_open_files(needed: u64) -> anyhow::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).context("the limit of open files cannot be raised")?;
+    }
+    let allowed = limit.current.unwrap_or(u64::MAX);
+    ensure!(
+        needed <= allowed,
+        "{needed} open files are needed and {allowed} allowed: fewer connections, or a higher hard limit (ulimit -Hn)"
+    );
+    Ok(())
+}
+
+/// Runs this process on one core from now on, or on all others.
+pub(super) fn pin(core: usize, here: bool) -> anyhow::Result<()> {
+    let cores = thread::available_parallelism()?.get();
+    let mut set = CpuSet::new();
+    // A child inherits the cores of its parent, so its own core may lie beyond those it was given.
+    for other in 0..cores.max(core + 1) {
+        if (other == core) == here {
+            set.set(other);
+        }
+    }
+    sched_setaffinity(None, &set).context("the process cannot be bound to cores")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_files_are_read() {
+        let stat = "1234 (a ) b) S 1 2 3 0 -1 4194560 9 9 9 9 150 50 0 0 20 0 4 0 1 2 3";
+        assert_eq!(stat_ns(stat), Some(2_000_000_000));
+        assert_eq!(stat_ns("1234 (x"), None);
+        let rollup = "00400000-7ffd9 ---p 00000000 00:00 0 [rollup]\nRss: 2000 kB\nPss:   1536 kB\nPss_Dirty: 1 kB\n";
+        assert_eq!(pss_bytes(rollup), Some(1_536 * 1_024));
+        assert_eq!(pss_bytes("Rss: 1 kB"), None);
+    }
+
+    #[test]
+    fn this_process_is_measured_and_another_is_named() {
+        let process = Process::new(std::process::id());
+        let before = process.cpu_at_rest().unwrap();
+        assert!(before.shards <= before.all);
+        assert!(0 < process.proportional_bytes().unwrap());
+        let absent = Process::new(u32::MAX).cpu_at_rest().unwrap_err().to_string();
+        assert!(absent.contains("4294967295"), "{absent}");
+    }
+
+    #[test]
+    fn more_files_than_the_hard_limit_are_refused_with_both_numbers() {
+        let Some(hard) = getrlimit(Resource::Nofile).maximum else { return };
+        let refused = allow_open_files(hard + 1).unwrap_err().to_string();
+        assert!(
+            refused.starts_with(&format!("{} open files are needed and {hard} allowed", hard + 1))
+        );
+        allow_open_files(1).unwrap();
+    }
+}

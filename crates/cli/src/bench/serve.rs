@@ -1,0 +1,103 @@
+//! The service as a child process of the load generator, and the echo server.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use hookwire_client::{AccessKey, ClientEndpointOptions, Service};
+use hookwire_server::config::Config;
+use hookwire_server::node::Node;
+use serde_json::json;
+
+use super::process::{allow_open_files, pin};
+use crate::service::{random_key, until_signal};
+
+/// How long the echo server's URL is good for.
+const ECHO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+
+/// The hub that the echo server's URL names.
+const ECHO_HUB: &str = "echo";
+
+/// Settings of a service without a configuration file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArguments {
+    /// Where it listens; port 0 lets the system choose
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Largest message from a client, in bytes
+    #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
+    message_bytes_max: usize,
+    /// Shards; 0: one per core
+    #[arg(long, default_value_t = 0)]
+    shards: usize,
+    /// Run on this core alone
+    #[arg(long, hide = true)]
+    core: Option<usize>,
+    /// End when standard input ends
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
+}
+
+/// Runs a service with a random key until a signal ends it, or its standard input if that is wanted. Prints one line when ready.
+pub(super) async fn run(
+    arguments: ServerArguments,
+    echo: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    allow_open_files(0)?;
+    if let Some(core) = arguments.core {
+        pin(core, true)?;
+    }
+    let key = random_key()?;
+    let folder = std::env::temp_dir().join(format!("hookwire-bench-{}", &random_key()?[..16]));
+    let mut config = Config::for_one_machine(arguments.listen, AccessKey::parse(&key)?, &folder);
+    config.echo = echo;
+    config.shards = arguments.shards;
+    let most = arguments.message_bytes_max;
+    config.limits.message_bytes_max = most;
+    // Whoever sends a message as large as allowed may still be sending the next when the first comes back.
+    config.limits.slow_bytes_max = config.limits.slow_bytes_max.max(most.saturating_mul(4));
+    config.limits.outbox_bytes_max = config.limits.outbox_bytes_max.max(most.saturating_mul(4));
+    let node = Node::start(config).await?;
+    // The store keeps its file open. Nobody can forget a folder that is gone already.
+    std::fs::remove_dir_all(&folder)
+        .with_context(|| format!("cannot remove {}", folder.display()))?;
+
+    let connection_string = node.connection_string().reveal();
+    let listen = node.addresses().first().context("the service listens nowhere")?.to_string();
+    let options = ClientEndpointOptions {
+        user: Some(ECHO_HUB.to_owned()),
+        lifetime: ECHO_TOKEN_LIFETIME,
+        ..ClientEndpointOptions::default()
+    };
+    let url = Service::new(&connection_string, ECHO_HUB)?.client_endpoint(&options)?;
+    let mut ready = json!({ "listen": listen, "url": url.as_str() });
+    if !echo {
+        ready["connection_string"] = connection_string.into();
+    }
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{ready}")?;
+    } else {
+        writeln!(out, "{url}")?;
+    }
+    out.flush()?;
+
+    if arguments.until_input_ends {
+        let (sender, ended) = tokio::sync::oneshot::channel::<()>();
+        // Not a task of the runtime, which would wait for it at its end.
+        std::thread::spawn(move || {
+            // An input that fails has ended as well.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            drop(sender);
+        });
+        tokio::select! {
+            code = until_signal(node) => code,
+            _ = ended => Ok(ExitCode::SUCCESS),
+        }
+    } else {
+        until_signal(node).await
+    }
+}

@@ -1,0 +1,317 @@
+//! One client of a swarm: from the first byte of its handshake to the last frame.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use anyhow::bail;
+use hookwire_proto::frame::{
+    CONTROL_PAYLOAD_BYTES_MAX, CloseFrame, HEADER_BYTES_MAX, Header, Opcode, Role, encode,
+};
+use mio::net::TcpStream;
+
+use super::super::wire::Upgrade;
+
+/// Bytes of a payload that are looked at; the rest is skipped.
+pub(super) const PAYLOAD_HEAD_BYTES: usize = 64;
+
+/// Most bytes that decide about a frame: its header, and the whole of a control frame.
+const FRAME_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + CONTROL_PAYLOAD_BYTES_MAX;
+
+/// Bytes of an answer to a handshake that are kept while it is incomplete. More makes the parser refuse it.
+const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+
+/// The mask of pongs. What it guards against, caches that misread frames, is not on the way.
+const PONG_MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A client.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) stream: TcpStream,
+    /// When the connection was begun.
+    pub(super) begun: u64,
+    state: State,
+    /// The beginning of what is incomplete: an answer to the handshake, a frame's head, or the head of a payload of which `skip`
+    /// bytes are to come.
+    held: Vec<u8>,
+    skip: u64,
+    out: Vec<u8>,
+    written: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The kernel connects.
+    Connecting(Option<Rc<Upgrade>>),
+    /// The answer to the handshake is to come.
+    Upgrading(Rc<Upgrade>),
+    /// Frames come.
+    Open,
+}
+
+impl Member {
+    /// Returns a client that sends `request` when connected, and, if there is a handshake, waits for its answer.
+    pub(super) fn new(
+        stream: TcpStream,
+        request: Vec<u8>,
+        upgrade: Option<Rc<Upgrade>>,
+        begun: u64,
+    ) -> Self {
+        Self {
+            stream,
+            begun,
+            state: State::Connecting(upgrade),
+            held: Vec::new(),
+            skip: 0,
+            out: request,
+            written: 0,
+        }
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Goes on writing; the first time, the connection stands or has failed.
+    pub(super) fn on_writable(&mut self) -> anyhow::Result<()> {
+        if let State::Connecting(upgrade) = &mut self.state {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error.into());
+            }
+            self.state = match upgrade.take() {
+                Some(upgrade) => State::Upgrading(upgrade),
+                None => State::Open,
+            };
+        }
+        self.flush()
+    }
+
+    /// Sends bytes, now as far as the socket takes them.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.out.extend_from_slice(bytes);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        while self.written < self.out.len() {
+            match self.stream.write(&self.out[self.written..]) {
+                Ok(0) => bail!("the socket takes nothing"),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Takes what was read and calls `message` with the head of each whole message.
+    pub(super) fn take(
+        &mut self,
+        mut input: &[u8],
+        mut message: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if let State::Upgrading(upgrade) = &self.state {
+            let before = self.held.len();
+            self.held.extend_from_slice(&input[..input.len().min(HANDSHAKE_BYTES_MAX)]);
+            let Some(head) = upgrade.check(&self.held)? else { return Ok(()) };
+            self.state = State::Open;
+            self.held = Vec::new();
+            input = &input[head - before..];
+        }
+        while !input.is_empty() {
+            if self.skip != 0 {
+                let here =
+                    usize::try_from(self.skip).map_or(input.len(), |skip| skip.min(input.len()));
+                self.skip -= here as u64;
+                input = &input[here..];
+                if self.skip == 0 {
+                    message(&self.held)?;
+                    self.held.clear();
+                }
+                continue;
+            }
+            let used = self.begin_frame(input, &mut message)?;
+            input = &input[used..];
+        }
+        Ok(())
+    }
+
+    /// Takes the head of a frame, which may have begun in earlier input. Returns the bytes used of `input`.
+    fn begin_frame(
+        &mut self,
+        input: &[u8],
+        message: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
+        if self.held.is_empty() {
+            if let Some(frame) = FrameHead::parse(input)? {
+                return self.frame(&frame, input, message);
+            }
+            self.held.extend_from_slice(input);
+            return Ok(input.len());
+        }
+        let before = self.held.len();
+        let more = input.len().min(FRAME_HEAD_BYTES_MAX - before);
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(&input[..more]);
+        if let Some(frame) = FrameHead::parse(&held)? {
+            // Nothing but the head: what follows is looked at where it lies.
+            held.truncate(frame.header_bytes + frame.head_bytes);
+            return Ok(self.frame(&frame, &held, message)? - before);
+        }
+        self.held = held;
+        Ok(more)
+    }
+
+    /// Takes a frame whose head is there. Returns the bytes used of `input`, which begins with it.
+    fn frame(
+        &mut self,
+        frame: &FrameHead,
+        input: &[u8],
+        message: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
+        let head_end = frame.header_bytes + frame.head_bytes;
+        let head = &input[frame.header_bytes..head_end];
+        match frame.header.opcode {
+            Opcode::Text | Opcode::Binary if frame.header.fin => {}
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                bail!("a message is fragmented")
+            }
+            Opcode::Ping => {
+                self.send(&encode(Opcode::Pong, head, Some(PONG_MASK)))?;
+                return Ok(head_end);
+            }
+            Opcode::Pong => return Ok(head_end),
+            Opcode::Close => match CloseFrame::parse(head)? {
+                Some(CloseFrame { code, reason }) => {
+                    bail!("the service closed it with {} {reason:?}", code.get())
+                }
+                None => bail!("the service closed it"),
+            },
+        }
+        let rest = frame.header.payload_bytes - frame.head_bytes as u64;
+        match usize::try_from(rest).ok().and_then(|rest| head_end.checked_add(rest)) {
+            Some(end) if end <= input.len() => {
+                message(head)?;
+                Ok(end)
+            }
+            _ => {
+                self.skip = rest;
+                self.held = head.to_vec();
+                Ok(head_end)
+            }
+        }
+    }
+}
+
+/// A frame's header, and how much of its payload must be there before it is taken.
+struct FrameHead {
+    header: Header,
+    header_bytes: usize,
+    head_bytes: usize,
+}
+
+impl FrameHead {
+    /// Returns the head at the start of `input`, or `None` when more bytes are needed.
+    fn parse(input: &[u8]) -> anyhow::Result<Option<Self>> {
+        let Some((header, header_bytes)) = Header::parse(input, Role::Client)? else {
+            return Ok(None);
+        };
+        let most =
+            if header.opcode.is_control() { CONTROL_PAYLOAD_BYTES_MAX } else { PAYLOAD_HEAD_BYTES };
+        let head_bytes =
+            usize::try_from(header.payload_bytes).map_or(most, |bytes| bytes.min(most));
+        let head = Self { header, header_bytes, head_bytes };
+        Ok((header_bytes + head_bytes <= input.len()).then_some(head))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use super::*;
+
+    /// A member whose connection stands, and the service's end of it.
+    fn member() -> (Member, StdStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (service, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut member = Member::new(TcpStream::from_std(stream), Vec::new(), None, 0);
+        member.on_writable().unwrap();
+        assert!(member.is_open());
+        (member, service)
+    }
+
+    fn heads(member: &mut Member, chunks: &[&[u8]]) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut heads = Vec::new();
+        for chunk in chunks {
+            member.take(chunk, |head| {
+                heads.push(head.to_vec());
+                Ok(())
+            })?;
+        }
+        Ok(heads)
+    }
+
+    #[test]
+    fn messages_are_whole_however_the_bytes_are_cut() {
+        let payloads: [Vec<u8>; 5] =
+            [vec![], vec![1; 16], vec![2; 64], vec![3; 65], vec![4; 70_000]];
+        let wire: Vec<u8> =
+            payloads.iter().flat_map(|payload| encode(Opcode::Binary, payload, None)).collect();
+        let expected: Vec<Vec<u8>> =
+            payloads.iter().map(|payload| payload[..payload.len().min(64)].to_vec()).collect();
+        let cuts = (0..260).chain([wire.len() - 1, wire.len()]);
+        for cut in cuts {
+            let (mut member, _service) = member();
+            let (first, second) = wire.split_at(cut);
+            assert_eq!(heads(&mut member, &[first, second]).unwrap(), expected, "cut at {cut}");
+        }
+        let (mut member, _service) = member();
+        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+        assert_eq!(heads(&mut member, &bytes).unwrap(), expected, "byte by byte");
+        let (mut member, _service) = super::tests::member();
+        let all_but_one = heads(&mut member, &[&wire[..wire.len() - 1]]).unwrap();
+        assert_eq!(all_but_one, expected[..4], "a message counts when its last byte is there");
+    }
+
+    #[test]
+    fn pings_are_answered_and_a_close_is_told() {
+        let (mut member, mut service) = member();
+        let ping = encode(Opcode::Ping, b"are you there?", None);
+        assert!(heads(&mut member, &[&ping[..5], &ping[5..]]).unwrap().is_empty());
+        let expected = encode(Opcode::Pong, b"are you there?", Some(PONG_MASK));
+        let mut got = vec![0; expected.len()];
+        service.read_exact(&mut got).unwrap();
+        assert_eq!(got, expected);
+        let close = encode(Opcode::Close, b"\x03\xf0SlowClient", None);
+        let error = heads(&mut member, &[&close]).unwrap_err().to_string();
+        assert_eq!(error, "the service closed it with 1008 \"SlowClient\"");
+        let fragment = [0x02, 0x01, 0xff];
+        let error = heads(&mut member, &[&fragment]).unwrap_err().to_string();
+        assert_eq!(error, "a message is fragmented");
+    }
+
+    #[test]
+    fn frames_behind_the_handshake_are_not_lost() {
+        let upgrade = Upgrade::new(*b"the sample nonce");
+        let mut wire =
+            b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+                .to_vec();
+        wire.extend_from_slice(b"\x82\x02hi");
+        for cut in 0..wire.len() {
+            let (mut member, _service) = member();
+            member.state = State::Upgrading(Rc::new(upgrade.clone()));
+            assert_eq!(
+                heads(&mut member, &[&wire[..cut], &wire[cut..]]).unwrap(),
+                [b"hi"],
+                "{cut}"
+            );
+            assert!(member.is_open());
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What is measured: a service started for it, or one that runs already.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::thread;
+
+use anyhow::{Context, bail, ensure};
+use hookwire_client::{ClientEndpointOptions, Service};
+use url::{Position, Url};
+
+use super::child::Child;
+use super::process::{OTHER_FILES, Process, allow_open_files, pin};
+use super::publisher::Publisher;
+use super::swarm::{Door, Swarm};
+use super::wire::Upgrade;
+
+/// Most shards of a service that is started for a measurement.
+pub(super) const SHARDS_MAX: u16 = 256;
+
+/// Which service is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TargetArguments {
+    /// Measure this service instead of one started for it: `Endpoint=…;Port=…;AccessKey=…;`
+    ///
+    /// Other users of this machine can see arguments.
+    #[arg(long, value_name = "TEXT")]
+    connection_string: Option<String>,
+    /// Process of that service on this machine, for its CPU time and memory
+    #[arg(long, requires = "connection_string")]
+    pid: Option<u32>,
+    /// Load a service that is not on this machine
+    #[arg(long)]
+    allow_remote: bool,
+    /// Shards of the service that is started
+    #[arg(long, default_value_t = 1, conflicts_with = "connection_string",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards: u16,
+    /// Run the service that is started on the last core and the load on the others
+    #[arg(long, conflicts_with = "connection_string")]
+    pin: bool,
+}
+
+/// A service that can be measured.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Ends with this value.
+    _child: Option<Child>,
+    process: Option<Process>,
+    service: Service,
+    address: SocketAddr,
+    authority: String,
+    upgrade: Rc<Upgrade>,
+    /// The core that the service has for itself.
+    pub(super) core: Option<usize>,
+}
+
+impl TargetArguments {
+    /// Returns the shards of the service if it is started here.
+    pub(super) fn shards(&self) -> Option<u16> {
+        self.connection_string.is_none().then_some(self.shards)
+    }
+
+    /// Starts or finds the service. `connections` of this process will be open at once, and as many in the service.
+    pub(super) fn open(&self, connections: usize) -> anyhow::Result<Target> {
+        allow_open_files(connections as u64 + OTHER_FILES)?;
+        let hub = format!("bench{:016x}", u64::from_be_bytes(random()?));
+        if let Some(connection_string) = &self.connection_string {
+            let service = Service::new(connection_string, &hub)?;
+            let (address, authority) = locate(service.endpoint(), self.allow_remote)?;
+            let process = self.pid.map(Process::new);
+            return Target::new(None, process, service, address, authority, None);
+        }
+        let (child, core) = start("server", self.shards, self.pin)?;
+        let service = Service::new(child.told("connection_string")?, &hub)?;
+        let (address, authority) = locate(service.endpoint(), false)?;
+        let process = child.process();
+        Target::new(Some(child), Some(process), service, address, authority, core)
+    }
+}
+
+impl Target {
+    fn new(
+        child: Option<Child>,
+        process: Option<Process>,
+        service: Service,
+        address: SocketAddr,
+        authority: String,
+        core: Option<usize>,
+    ) -> anyhow::Result<Self> {
+        let upgrade = Rc::new(Upgrade::new(random()?));
+        Ok(Self { _child: child, process, service, address, authority, upgrade, core })
+    }
+
+    pub(super) const fn process(&self) -> Option<Process> {
+        self.process
+    }
+
+    pub(super) const fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Returns how a swarm gets in.
+    pub(super) fn door(&self, in_flight: usize) -> Door {
+        Door { address: self.address, upgrade: Some(self.upgrade.clone()), in_flight }
+    }
+
+    /// Returns the handshake of a client with a token of its own, in the query as a browser sends it.
+    pub(super) fn handshake(&self, user: &str) -> anyhow::Result<Vec<u8>> {
+        let options = ClientEndpointOptions {
+            user: Some(user.to_owned()),
+            ..ClientEndpointOptions::default()
+        };
+        let url = self.service.client_endpoint(&options)?;
+        Ok(self.upgrade.request(&self.authority, &url[Position::BeforePath..Position::AfterQuery]))
+    }
+
+    /// Returns the handshake of a client without a token.
+    pub(super) fn anonymous_handshake(&self) -> Vec<u8> {
+        let url = self.service.anonymous_client_endpoint(None);
+        self.upgrade.request(&self.authority, url.path())
+    }
+
+    /// Returns a caller of the REST API, as the guest of `swarm`.
+    pub(super) fn publisher(&self, swarm: &Swarm) -> anyhow::Result<Publisher> {
+        Publisher::connect(self.address, &self.authority, swarm.registry())
+    }
+}
+
+/// Returns where the host of an `http` or `ws` URL is, and its name with the port.
+///
+/// # Errors
+/// It is not this machine and that is not allowed: the load may look like an attack.
+pub(super) fn locate(url: &Url, allow_remote: bool) -> anyhow::Result<(SocketAddr, String)> {
+    ensure!(
+        matches!(url.scheme(), "http" | "ws"),
+        "the load generator speaks no TLS: the service's address must start with http:// or ws://"
+    );
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        bail!("the service's address has no host");
+    };
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let address = (name, port)
+        .to_socket_addrs()
+        .with_context(|| format!("{host} cannot be found"))?
+        .next()
+        .with_context(|| format!("{host} has no address"))?;
+    ensure!(
+        allow_remote || address.ip().is_loopback(),
+        "{host} is not this machine; --allow-remote loads it all the same"
+    );
+    Ok((address, format!("{host}:{port}")))
+}
+
+/// Starts a service, and keeps it and this process apart if `pinned`. Returns the core that it then has for itself.
+pub(super) fn start(
+    command: &str,
+    shards: u16,
+    pinned: bool,
+) -> anyhow::Result<(Child, Option<usize>)> {
+    let mut arguments =
+        vec![command.to_owned(), "--until-input-ends".to_owned(), format!("--shards={shards}")];
+    let mut core = None;
+    if pinned {
+        let cores = thread::available_parallelism()?.get();
+        ensure!(1 < cores, "there is one core only: --pin needs two");
+        core = Some(cores - 1);
+        arguments.push(format!("--core={}", cores - 1));
+        pin(cores - 1, false)?;
+    }
+    Ok((Child::start(&arguments)?, core))
+}
+
+pub(super) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loaded_unless_allowed() {
+        let locate = |url: &str, allow| locate(&Url::parse(url).unwrap(), allow);
+        let (address, authority) = locate("http://127.0.0.1:8080/", false).unwrap();
+        assert_eq!(
+            (address, authority.as_str()),
+            ("127.0.0.1:8080".parse().unwrap(), "127.0.0.1:8080")
+        );
+        let (address, authority) = locate("ws://[::1]/", false).unwrap();
+        assert_eq!((address, authority.as_str()), ("[::1]:80".parse().unwrap(), "[::1]:80"));
+        let refused = locate("http://192.0.2.1:80/", false).unwrap_err().to_string();
+        assert!(refused.contains("--allow-remote"), "{refused}");
+        assert!(locate("http://192.0.2.1:80/", true).is_ok());
+        assert!(locate("https://127.0.0.1/", true).is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! An upstream that lets everybody in, gives each a user of its own and tells each its connection id as the first message.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::Context;
+
+use super::wire::Head;
+
+/// Connections from the service at once; it promises at most 256 for connect events.
+const CALLERS_MAX: usize = 512;
+
+/// Bytes of a body that are thrown away; connect events have none.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// What the service repeats on every event and therefore keeps: query, claims, addresses (preview protocol, "Request headers").
+const KEPT_HEADERS: [&str; 3] = ["x-asrs-client-query", "x-asrs-user-claims", "x-forwarded-for"];
+
+/// The upstream. Its threads end with the service's connections, and the last with the process.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    names_users: bool,
+    calls: AtomicU64,
+    kept_bytes: AtomicU64,
+}
+
+impl Upstream {
+    /// Starts it. Unless it `names_users`, tokens must.
+    pub(super) fn start(names_users: bool) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("the upstream cannot listen")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            names_users,
+            calls: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(0),
+        });
+        let of_thread = shared.clone();
+        thread::Builder::new()
+            .name("upstream".to_owned())
+            .spawn(move || accept(&listener, &of_thread))
+            .context("the upstream cannot be started")?;
+        Ok(Self { address, shared })
+    }
+
+    /// Returns the settings that lead connect events of `hub` here (preview protocol, "Settings API").
+    pub(super) fn settings(&self, hub: &str) -> String {
+        let template = serde_json::json!({
+            "hubPattern": hub,
+            "categoryPattern": "connections",
+            "eventPattern": "connect",
+            "urlTemplate": format!("http://{}/connect", self.address),
+        });
+        serde_json::json!({ "templates": [template] }).to_string()
+    }
+
+    /// Returns how many bytes the service must keep for a connection, on average over all that came.
+    pub(super) fn kept_bytes(&self) -> f64 {
+        let calls = self.shared.calls.load(Ordering::Relaxed).max(1);
+        super::report::per(self.shared.kept_bytes.load(Ordering::Relaxed), calls)
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for (socket, _) in listener.incoming().flatten().zip(0..CALLERS_MAX) {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            if let Err(error) = answer_all(socket, &shared) {
+                eprintln!("the upstream failed: {error:#}");
+            }
+        });
+    }
+    eprintln!("the upstream takes no more connections than {CALLERS_MAX}");
+}
+
+fn answer_all(mut socket: TcpStream, shared: &Shared) -> anyhow::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut input = Vec::new();
+    let mut buffer = [0; 4_096];
+    loop {
+        let count = match socket.read(&mut buffer) {
+            // The service has ended, or was ended, or its pool has no use for this connection.
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(count) => count,
+        };
+        input.extend_from_slice(&buffer[..count]);
+        while let Some((answer, used)) = answer(&input, shared)? {
+            socket.write_all(&answer)?;
+            input.drain(..used);
+        }
+    }
+}
+
+/// Returns the answer to the request at the start of `input` and the request's length, or `None` when more bytes are needed.
+fn answer(input: &[u8], shared: &Shared) -> anyhow::Result<Option<(Vec<u8>, usize)>> {
+    let Some(head) = Head::parse(input)? else { return Ok(None) };
+    let body: usize = head.header("content-length").unwrap_or("0").parse()?;
+    anyhow::ensure!(body <= BODY_BYTES_MAX, "an event has {body} bytes");
+    if input.len() < head.bytes + body {
+        return Ok(None);
+    }
+    let number = shared.calls.fetch_add(1, Ordering::Relaxed);
+    let kept: usize = KEPT_HEADERS.iter().filter_map(|name| head.header(name)).map(str::len).sum();
+    shared.kept_bytes.fetch_add(kept as u64, Ordering::Relaxed);
+    let id = head.header("x-asrs-connection-id").context("an event names no connection")?;
+    let user = if shared.names_users {
+        format!("X-ASRS-User-Id: user-{number}\r\n")
+    } else {
+        String::new()
+    };
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\n{user}Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{id}",
+        id.len()
+    );
+    Ok(Some((answer.into_bytes(), head.bytes + body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_event_is_answered_with_its_connection_and_a_new_user() {
+        let upstream = Upstream::start(true).unwrap();
+        let mut socket = TcpStream::connect(upstream.address).unwrap();
+        let request = "POST /connect HTTP/1.1\r\nX-ASRS-Connection-Id: abc\r\nX-Forwarded-For: 127.0.0.1\r\n\r\n";
+        let expected = |user| {
+            format!(
+                "HTTP/1.1 200 OK\r\nX-ASRS-User-Id: {user}\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nabc"
+            )
+        };
+        for user in ["user-0", "user-1"] {
+            socket.write_all(request.as_bytes()).unwrap();
+            let expected = expected(user);
+            let mut answer = vec![0; expected.len()];
+            socket.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8(answer).unwrap(), expected);
+        }
+        assert!((upstream.kept_bytes() - 9.0).abs() < 1e-9);
+        assert!(upstream.settings("chat").contains("\"hubPattern\":\"chat\""));
+    }
+}
