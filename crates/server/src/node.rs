@@ -85,9 +85,13 @@ impl Node {
             tracing::info!("templates set at run time win over those of the configuration");
         }
         metrics::recorder();
-        let upstream = Upstream::new(config.upstream, config.access_keys.clone())
-            .await
-            .map_err(StartError::System)?;
+        let upstream = Upstream::new(
+            config.upstream,
+            config.refused_addresses.clone(),
+            config.access_keys.clone(),
+        )
+        .await
+        .map_err(StartError::System)?;
         let count = match config.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,

@@ -1,55 +1,45 @@
 //! Upstream calls: an event of a connection becomes one HTTP POST, its answer an input of the hub.
 //!
-//! A slow upstream blocks nobody: each upstream has its own permits, connect events have permits of their own, and under pressure the
-//! oldest call that its connection no longer waits for is given up.
+//! A slow upstream blocks nobody: each upstream has its own places, connect events have places of their own, and a call that its
+//! connection no longer waits for makes way for a newer one.
 
+mod answer;
+mod course;
+mod gate;
 mod request;
 mod resolver;
+mod wire;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::Bytes;
 use hookwire_hub::{Call, Event, Input, Reply};
 use hookwire_proto::signature::AccessKey;
-use http::Response;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{sleep, timeout};
-use url::Url;
+use tokio::time::{Instant, timeout_at};
 
-use self::request::{Announced, Requests};
-use self::resolver::Resolver;
-use crate::config::UpstreamLimits;
-
-/// How long the next event of a connection waits for the answer to the previous one, after that was fully written.
-const PASS_TIME: Duration = Duration::from_millis(250);
-
-/// How long a call that could not reach its upstream is repeated.
-const REPEAT_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// The first pause between repeated calls; doubled each time.
-const REPEAT_PAUSE: Duration = Duration::from_millis(50);
+use self::answer::Answer;
+use self::course::Failure;
+use self::gate::{Gate, Purpose};
+use self::request::{Requests, Target};
+use self::resolver::{Refused, Resolver};
+use self::wire::Connector;
+use crate::config::{AddressRange, UpstreamLimits};
 
 /// Idle connections are dropped before the upstream does: Node closes them after 5 s.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 
-/// Largest answer to a connect event.
-const CONNECT_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-
-/// Largest answer to any other event.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Share of the permits of an upstream that connect events have for themselves: one in four.
-const CONNECT_SHARE: usize = 4;
-
-/// Upstreams with permits; when more are named, those without calls are forgotten.
+/// Upstreams with places; when more are named, those without calls are forgotten.
 const GATES_MAX: usize = 1_024;
+
+/// How long one upstream's failures are not mentioned again in the log.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
 
 /// The caller of upstreams. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,30 +47,39 @@ pub(crate) struct Upstream(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Announced>,
+    client: Client<Connector, Full<Bytes>>,
+    resolver: Resolver,
     requests: Requests,
     limits: UpstreamLimits,
-    gates: Mutex<HashMap<String, Arc<Gate>>>,
+    /// By scheme, host and port.
+    gates: Mutex<HashMap<String, Arc<Named>>>,
 }
 
-/// The permits of one upstream.
+/// One upstream.
 #[derive(Debug)]
-struct Gate {
-    connects: Semaphore,
-    others: Semaphore,
-    /// Calls that nobody waits for, oldest first; sending gives one up.
-    passed: Mutex<VecDeque<oneshot::Sender<()>>>,
+struct Named {
+    gate: Gate,
+    trouble: Mutex<Trouble>,
+}
+
+/// What the log does not know yet about an upstream.
+#[derive(Debug, Default)]
+struct Trouble {
+    failures: u64,
+    warned: Option<Instant>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum CallError {
-    #[error("the URL {0} cannot be called")]
-    Url(String),
+    #[error("not a URL that can be called")]
+    Url,
     #[error("addresses of this range are refused")]
     RefusedAddress,
+    #[error("too much waits for this upstream")]
+    Overloaded,
     #[error("cannot reach the upstream")]
-    Unreachable(#[source] hyper_util::client::legacy::Error),
+    Unreachable(#[source] Error),
     #[error("the upstream broke off")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("no complete answer within {0:?}")]
@@ -100,7 +99,8 @@ enum CallError {
 impl CallError {
     const fn result(&self) -> &'static str {
         match self {
-            Self::Url(_) | Self::RefusedAddress => "refused",
+            Self::Url | Self::RefusedAddress => "refused",
+            Self::Overloaded => "overloaded",
             Self::Unreachable(_) => "unreachable",
             Self::Broken(_) => "broken",
             Self::Timeout(_) => "timeout",
@@ -122,190 +122,191 @@ impl CallError {
 }
 
 impl Upstream {
-    /// Returns a caller that signs with `keys`.
-    pub(crate) async fn new(limits: UpstreamLimits, keys: Vec<AccessKey>) -> std::io::Result<Self> {
-        let mut connector = HttpConnector::new_with_resolver(Resolver::default());
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(limits.connect_time_max));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+    /// Returns a caller that signs with `keys` and goes to no `refused` address.
+    ///
+    /// # Errors
+    /// The HTTP library cannot be taught how header names are spelled.
+    pub(crate) async fn new(
+        limits: UpstreamLimits,
+        refused: Vec<AddressRange>,
+        keys: Vec<AccessKey>,
+    ) -> std::io::Result<Self> {
+        let resolver = Resolver::new(refused);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
             .pool_timer(TokioTimer::new())
+            .retry_canceled_requests(false)
             .http1_preserve_header_case(true)
-            .build(connector);
+            .http1_max_buf_size(answer::HEAD_BYTES_MAX)
+            .http1_max_headers(answer::HEADERS_MAX)
+            .build(Connector::new(resolver.clone()));
         let requests = Requests::new(keys).await?;
-        Ok(Self(Arc::new(Inner { client, requests, limits, gates: Mutex::default() })))
+        let gates = Mutex::default();
+        Ok(Self(Arc::new(Inner { client, resolver, requests, limits, gates })))
     }
 
-    /// Makes a call and reports what comes of it: at most once that it has passed, exactly once how it ended.
+    /// Makes a call and reports what comes of it: at most once that it has passed, exactly once how it ended. Not cancel-safe: run it
+    /// in a tracked task.
     pub(crate) async fn call(&self, call: Call, report: impl Fn(Input)) {
-        let started = Instant::now();
-        let id = call.id;
+        let begin = Instant::now();
         let event = call.event.name().as_str();
-        let result = self.answer(&call, &report).await;
-        let (reply, result) = match result {
-            Ok(reply) => (reply, "answered"),
-            Err(error) => {
-                let reason = error.chain();
-                tracing::debug!(event, connection = %call.connection, reason, "an upstream call failed");
-                (Reply::Failed { reason }, error.result())
+        let in_flight = metrics::gauge!("hookwire_upstream_calls_in_flight");
+        in_flight.increment(1.0);
+        let (reply, result) = match self.begin(&call, &report).await {
+            Ok(answer) => {
+                let result = answer.status_class();
+                (answer.into_reply(), result)
             }
+            Err(error) => (Reply::Failed { reason: error.chain() }, error.result()),
         };
+        in_flight.decrement(1.0);
         metrics::counter!("hookwire_upstream_calls_total", "event" => event, "result" => result)
             .increment(1);
         metrics::histogram!("hookwire_upstream_call_duration_seconds", "event" => event)
-            .record(started.elapsed().as_secs_f64());
-        report(Input::UpstreamReplied { call: id, reply });
+            .record(begin.elapsed().as_secs_f64());
+        report(Input::UpstreamReplied { call: call.id, reply });
     }
 
-    async fn answer(&self, call: &Call, report: &impl Fn(Input)) -> Result<Reply, CallError> {
-        let url = Url::parse(&call.url).map_err(|_| CallError::Url(call.url.clone()))?;
-        if !resolver::is_allowed_host(&url) {
+    async fn begin(&self, call: &Call, report: &impl Fn(Input)) -> Result<Answer, CallError> {
+        let event = call.event.name().as_str();
+        let Some(target) = Target::parse(&call.url) else {
+            tracing::warn!(hub = %call.hub, event, "an upstream's URL cannot be called");
+            return Err(CallError::Url);
+        };
+        let named = self.named(target.origin());
+        let result = self.answer(call, &target, &named.gate, report).await;
+        match &result {
+            Ok(Answer { status, .. }) => {
+                tracing::trace!(event, connection = %call.connection, url = target.shown(), status, "answered");
+                // 4xx is how an upstream says no.
+                if !matches!(status, 200..300 | 400..500) {
+                    named.warn(target.origin(), &format!("it answered {status}"));
+                }
+            }
+            Err(error) => {
+                let reason = error.chain();
+                tracing::debug!(event, connection = %call.connection, url = target.shown(), reason, "an upstream call failed");
+                named.warn(target.origin(), &reason);
+            }
+        }
+        result
+    }
+
+    async fn answer(
+        &self,
+        call: &Call,
+        target: &Target,
+        gate: &Gate,
+        report: &impl Fn(Input),
+    ) -> Result<Answer, CallError> {
+        if !self.0.resolver.is_allowed_host(&target.url) {
             return Err(CallError::RefusedAddress);
         }
-        let gate = self.gate(&url[..url::Position::BeforePath]);
-        let (limit, permits) = match call.event {
-            Event::Connect { .. } => (self.0.limits.connect_time_max, &gate.connects),
-            Event::Message(_) | Event::Disconnect => (self.0.limits.time_max, &gate.others),
+        let limits = &self.0.limits;
+        let (purpose, limit) = match call.event {
+            Event::Connect { .. } => (Purpose::Connect, limits.connect_time_max),
+            Event::Message(_) | Event::Disconnect => (Purpose::Other, limits.time_max),
         };
-        if permits.available_permits() == 0 {
-            gate.give_up_oldest();
+        let mut deadline = Instant::now() + limit;
+        let entering = gate.enter(purpose, call.event.payload_bytes());
+        let place = timeout_at(deadline, entering).await.map_err(|_| CallError::Timeout(limit))?;
+        let mut place = place.map_err(|gate::Full| CallError::Overloaded)?;
+        // A client waits no longer for its handshake because many others do; an event that had to wait has its whole time yet.
+        if purpose != Purpose::Connect {
+            deadline = Instant::now() + limit;
         }
-        let permit =
-            timeout(limit, permits.acquire()).await.map_err(|_| CallError::Timeout(limit))?;
-        let _permit = permit.expect("the semaphore is never closed");
-        let (sent, was_sent) = oneshot::channel();
-        let attempts = timeout(limit, self.attempts(call, sent));
-        tokio::pin!(attempts);
-        let passes = async {
-            // The sender is gone when the call has failed, which ends the other branch.
-            if matches!(call.event, Event::Message(_)) && was_sent.await.is_ok() {
-                sleep(PASS_TIME).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
+        let payload_bytes = call.event.payload_bytes() as u64;
+        let attempt = || {
+            let mut request = self.0.requests.build(call, target);
+            let captured = capture_connection(&mut request);
+            let written = wire::written(captured.clone(), payload_bytes);
+            (self.exchange(request, captured, answer::body_bytes_max(&call.event)), written)
         };
-        let result = tokio::select! {
-            result = &mut attempts => result,
-            () = passes => {
+        let pass = || {
+            // Only messages hold their connection's next event back.
+            if matches!(call.event, Event::Message(_)) {
                 report(Input::UpstreamPassed { call: call.id });
-                let (sender, given_up) = oneshot::channel();
-                gate.passed.lock().expect("nothing panics while it holds the list").push_back(sender);
-                tokio::select! {
-                    result = &mut attempts => result,
-                    Ok(()) = given_up => return Err(CallError::GivenUp),
-                }
             }
+            place.pass()
         };
-        result.map_err(|_| CallError::Timeout(limit))?
+        let is_repeated = !matches!(call.event, Event::Disconnect);
+        let course = course::run(is_repeated, purpose == Purpose::Connect, attempt, pass);
+        timeout_at(deadline, course).await.map_err(|_| CallError::Timeout(limit))?
     }
 
-    /// Calls until the upstream could be reached; what has reached it is never repeated. A disconnect is attempted once.
-    async fn attempts(&self, call: &Call, sent: oneshot::Sender<()>) -> Result<Reply, CallError> {
-        let started = tokio::time::Instant::now();
-        let mut pause = REPEAT_PAUSE;
-        let mut sent = Some(sent);
-        loop {
-            let (announce, announced) = oneshot::channel();
-            let request = self
-                .0
-                .requests
-                .build(call, announce)
-                .map_err(|_| CallError::Url(call.url.clone()))?;
-            let response = self.0.client.request(request);
-            tokio::pin!(response);
-            let response = tokio::select! {
-                response = &mut response => response,
-                Ok(()) = announced => {
-                    if let Some(sent) = sent.take() {
-                        // Nobody waits for a connect or disconnect to pass.
-                        let _ = sent.send(());
-                    }
-                    response.await
-                }
-            };
-            match response {
-                Ok(response) => return read(call, response).await,
-                Err(error) if !error.is_connect() => return Err(CallError::Broken(error.into())),
-                Err(error) => {
-                    let once = matches!(call.event, Event::Disconnect);
-                    if once || REPEAT_TIME_MAX < started.elapsed() + pause {
-                        return Err(CallError::Unreachable(error));
-                    }
-                    sleep(pause).await;
-                    pause *= 2;
-                }
-            }
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        captured: CaptureConnection,
+        body_bytes_max: usize,
+    ) -> Result<Answer, Failure> {
+        match self.0.client.request(request).await {
+            Ok(response) => answer::read(response, body_bytes_max).await.map_err(Failure::Final),
+            Err(error) => Err(failure(error, &captured)),
         }
     }
 
-    fn gate(&self, origin: &str) -> Arc<Gate> {
+    fn named(&self, origin: &str) -> Arc<Named> {
         let mut gates = self.0.gates.lock().expect("nothing panics while it holds the gates");
+        if let Some(named) = gates.get(origin) {
+            return named.clone();
+        }
         if GATES_MAX <= gates.len() {
-            gates.retain(|_, gate| 1 < Arc::strong_count(gate));
+            gates.retain(|_, named| 1 < Arc::strong_count(named));
         }
-        let connects = self.0.limits.calls_in_flight_max.div_ceil(CONNECT_SHARE);
-        let gate = || {
-            Arc::new(Gate {
-                connects: Semaphore::new(connects),
-                others: Semaphore::new((self.0.limits.calls_in_flight_max - connects).max(1)),
-                passed: Mutex::default(),
-            })
-        };
-        gates.entry(origin.to_owned()).or_insert_with(gate).clone()
+        let gate = Gate::new(self.0.limits.calls_in_flight_max);
+        let named = Arc::new(Named { gate, trouble: Mutex::default() });
+        gates.insert(origin.to_owned(), named.clone());
+        named
     }
 }
 
-impl Gate {
-    /// Ends the oldest call that nobody waits for, if there is one.
-    fn give_up_oldest(&self) {
-        let mut passed = self.passed.lock().expect("nothing panics while it holds the list");
-        while let Some(call) = passed.pop_front() {
-            if call.send(()).is_ok() {
-                return;
-            }
+impl Named {
+    /// Counts a failure and says so in the log, at most once in [`WARN_PAUSE`].
+    fn warn(&self, origin: &str, reason: &str) {
+        let mut trouble = self.trouble.lock().expect("nothing panics while it holds the count");
+        trouble.failures += 1;
+        if trouble.warned.is_some_and(|warned| warned.elapsed() < WARN_PAUSE) {
+            return;
         }
+        trouble.warned = Some(Instant::now());
+        let failures = std::mem::take(&mut trouble.failures);
+        drop(trouble);
+        tracing::warn!(upstream = origin, failures, reason, "an upstream fails");
     }
 }
 
-async fn read(call: &Call, response: Response<Incoming>) -> Result<Reply, CallError> {
-    let (head, body) = response.into_parts();
-    let text = |name: &str| {
-        let value = head.headers.get(name)?;
-        std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
-    };
-    if head.headers.get("content-encoding").is_some_and(|encoding| encoding != "identity") {
-        return Err(CallError::Encoded);
+/// Returns what may be done about an attempt without an answer.
+fn failure(error: Error, captured: &CaptureConnection) -> Failure {
+    if is_caused_by::<Refused>(&error, |_| true) {
+        return Failure::Final(CallError::RefusedAddress);
     }
-    let users = head.headers.get_all("x-asrs-user-id").iter().count();
-    let user = text("x-asrs-user-id");
-    if 1 < users || (users == 1 && user.is_none()) {
-        return Err(CallError::UserId);
+    if error.is_connect() {
+        return Failure::Silent(CallError::Unreachable(error));
     }
-    let limit = match call.event {
-        Event::Connect { .. } => CONNECT_ANSWER_BYTES_MAX,
-        Event::Message(_) | Event::Disconnect => ANSWER_BYTES_MAX,
-    };
-    let body = match Limited::new(body, limit).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(CallError::TooLarge(limit)),
-        Err(error) => return Err(CallError::Broken(error)),
-    };
-    let content_type = text("content-type");
-    let declared = content_type.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let is_text = declared.starts_with("text/") || declared.contains("json");
-    if is_text && std::str::from_utf8(&body).is_err() {
-        return Err(CallError::NotUtf8);
+    let is_returned = is_caused_by(&error, hyper::Error::is_canceled);
+    match wire::turn(captured) {
+        Some(turn) if turn.is_stale(is_returned) => Failure::Stale(CallError::Broken(error.into())),
+        Some(turn) if turn.is_answered() && !is_returned => {
+            Failure::Final(CallError::Broken(error.into()))
+        }
+        Some(_) | None => Failure::Silent(CallError::Broken(error.into())),
     }
-    let subprotocols = head.headers.get_all("sec-websocket-protocol").iter();
-    let subprotocols = subprotocols
-        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
-        .map(|one| one.trim().to_owned())
-        .collect();
-    Ok(Reply::Answered { status: head.status.as_u16(), subprotocols, user, content_type, body })
 }
+
+fn is_caused_by<E: std::error::Error + 'static>(error: &Error, is: impl Fn(&E) -> bool) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        // What an I/O error wraps is not its source but itself.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<E>());
+        if error.downcast_ref::<E>().or(inner).is_some_and(&is) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests;

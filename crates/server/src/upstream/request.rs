@@ -1,20 +1,20 @@
 //! The HTTP request of an event, its header names in their documented spelling (preview protocol, "Request headers").
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use hookwire_hub::{Call, Event};
 use hookwire_proto::message::MessageKind;
 use hookwire_proto::signature::{self, AccessKey};
-use http::{HeaderMap, HeaderValue, Request};
-use hyper::body::{Body, Frame, SizeHint};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
+use url::{Position, Url};
 
 /// Every name that a request may carry, as it must stand on the wire: consumers look them up in this spelling.
 const NAMES: [&str; 16] = [
@@ -41,38 +41,57 @@ const NAMES: [&str; 16] = [
 pub(super) struct Requests {
     keys: Vec<AccessKey>,
     /// hyper's private note of how header names are spelled.
-    spelling: http::Extensions,
+    spelling: Extensions,
 }
 
-/// A body that says when hyper has taken it to write it.
+/// Where a call goes.
 #[derive(Debug)]
-pub(super) struct Announced {
-    data: Option<Bytes>,
-    taken: Option<oneshot::Sender<()>>,
+pub(super) struct Target {
+    /// In normal form, as it was judged.
+    pub(super) url: Url,
+    uri: Uri,
+}
+
+impl Target {
+    /// Returns the target that `text` names, or `None` if it is not an http or https URL with a host.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()))?;
+        let uri = url.as_str().parse().ok()?;
+        Some(Self { url, uri })
+    }
+
+    /// Returns scheme, host and port, which make an upstream.
+    pub(super) fn origin(&self) -> &str {
+        &self.url[..Position::BeforePath]
+    }
+
+    /// Returns the URL without its query, which may hold a secret.
+    pub(super) fn shown(&self) -> &str {
+        &self.url[..Position::AfterPath]
+    }
 }
 
 impl Requests {
+    /// Returns a maker of requests that carry one signature per key.
+    ///
     /// # Errors
     /// hyper did not read the request that teaches the spelling.
     pub(super) async fn new(keys: Vec<AccessKey>) -> io::Result<Self> {
         Ok(Self { keys, spelling: spelling().await? })
     }
 
-    /// Returns the request of `call`; `taken` hears when its body goes out.
-    pub(super) fn build(
-        &self,
-        call: &Call,
-        taken: oneshot::Sender<()>,
-    ) -> http::Result<Request<Announced>> {
+    /// Returns the request of `call`.
+    pub(super) fn build(&self, call: &Call, target: &Target) -> Request<Full<Bytes>> {
         let name = call.event.name();
         let connection = call.connection.to_string();
         let mut headers = HeaderMap::with_capacity(NAMES.len());
         let mut put = |name: &'static str, value: &str| {
-            // What cannot stand in a header has been refused at the door; a query may hold raw bytes, which pass.
+            // A user id has no control characters; what else comes from a client or its token was a URI or a header before.
             if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
                 headers.insert(name, value);
             }
         };
+        put("host", &target.url[Position::BeforeHost..Position::AfterPort]);
         put("x-asrs-connection-id", &connection);
         put("x-asrs-hub", call.hub.as_str());
         put("x-asrs-category", name.category());
@@ -95,29 +114,28 @@ impl Requests {
                 Bytes::new()
             }
             Event::Message(message) => {
-                put(
-                    "content-type",
-                    match message.kind {
-                        MessageKind::Text => "text/plain",
-                        MessageKind::Binary => "application/octet-stream",
-                    },
-                );
+                let content_type = match message.kind {
+                    MessageKind::Text => "text/plain",
+                    MessageKind::Binary => "application/octet-stream",
+                };
+                put("content-type", content_type);
                 message.data.clone()
             }
             Event::Disconnect => Bytes::new(),
         };
-        // hyper leaves it out of an empty body, which some servers refuse with 411.
+        // hyper leaves it out for an empty body (RFC 9110, section 8.6, wants it on every POST).
         put("content-length", &data.len().to_string());
-        let mut request =
-            Request::post(&call.url).body(Announced { data: Some(data), taken: Some(taken) })?;
-        request.headers_mut().extend(headers);
+        let mut request = Request::new(Full::new(data));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = target.uri.clone();
+        *request.headers_mut() = headers;
         *request.extensions_mut() = self.spelling.clone();
-        Ok(request)
+        request
     }
 }
 
 /// Lets hyper's server read a request with every name and keeps what it notes about their spelling: the only way in.
-async fn spelling() -> io::Result<http::Extensions> {
+async fn spelling() -> io::Result<Extensions> {
     let (mut ours, theirs) = tokio::io::duplex(4_096);
     let mut text = String::from("POST / HTTP/1.1\r\n");
     for name in NAMES {
@@ -127,7 +145,7 @@ async fn spelling() -> io::Result<http::Extensions> {
     text.push_str("\r\n");
     ours.write_all(text.as_bytes()).await?;
     let (sender, receiver) = oneshot::channel();
-    let sender = std::sync::Mutex::new(Some(sender));
+    let sender = Mutex::new(Some(sender));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         if let Some(sender) = sender.lock().expect("only this closure locks it").take() {
             // The receiver outlives the connection.
@@ -141,46 +159,5 @@ async fn spelling() -> io::Result<http::Extensions> {
     tokio::select! {
         extensions = receiver => extensions.map_err(|_| io::Error::other("hyper has not read its own headers")),
         result = connection => Err(io::Error::other(format!("hyper ended early: {result:?}"))),
-    }
-}
-
-impl Body for Announced {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.announce();
-        Poll::Ready(
-            self.data.take().filter(|data| !data.is_empty()).map(|data| Ok(Frame::data(data))),
-        )
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.as_ref().is_none_or(Bytes::is_empty)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
-    }
-}
-
-impl Announced {
-    fn announce(&mut self) {
-        if let Some(taken) = self.taken.take() {
-            // Whoever waited for it may have given up.
-            let _ = taken.send(());
-        }
-    }
-}
-
-impl Drop for Announced {
-    /// hyper drops an empty body unread.
-    fn drop(&mut self) {
-        if self.is_end_stream() {
-            self.announce();
-        }
     }
 }

@@ -1,0 +1,244 @@
+//! The course of one call in time: attempts, repetitions, passing, giving up. Knows no sockets.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::CallError;
+
+/// How long the next event of a connection waits for the answer to the previous one, after that was fully written.
+pub(super) const PASS_TIME: Duration = Duration::from_millis(250);
+
+/// How long after its beginning a call may be repeated.
+pub(super) const REPEAT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The first pause before a repetition; doubled each time, so that [`REPEAT_TIME_MAX`] leaves room for six.
+pub(super) const REPEAT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What went wrong with an attempt, by what may be done about it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The pool gave a connection that the upstream had closed meanwhile; nothing was written. Every call may try another one.
+    Stale(CallError),
+    /// The upstream could not be reached, or broke off before the first byte of an answer.
+    Silent(CallError),
+    /// An answer had begun, or trying again is useless.
+    Final(CallError),
+}
+
+impl Failure {
+    fn into_error(self) -> CallError {
+        match self {
+            Self::Stale(error) | Self::Silent(error) | Self::Final(error) => error,
+        }
+    }
+}
+
+/// Makes a call: attempts until one is answered or repeating is over.
+///
+/// `attempt` begins one: its answer, and what is ready when the request was fully written. A call that is `awaited` never passes;
+/// any other passes [`PASS_TIME`] after it was written, when `pass` is called, whose future ends when the call must be given up. What
+/// has passed is not repeated: it would come after its connection's next event.
+///
+/// # Errors
+/// What made the last attempt fail.
+pub(super) async fn run<T, Answer, Written, GivenUp>(
+    is_repeated: bool,
+    is_awaited: bool,
+    mut attempt: impl FnMut() -> (Answer, Written),
+    pass: impl FnOnce() -> GivenUp,
+) -> Result<T, CallError>
+where
+    Answer: Future<Output = Result<T, Failure>>,
+    Written: Future<Output = ()>,
+    GivenUp: Future,
+{
+    let begin = Instant::now();
+    let mut pause = REPEAT_PAUSE;
+    loop {
+        let (answer, written) = attempt();
+        let mut answer = pin!(answer);
+        let passing = async {
+            written.await;
+            sleep(PASS_TIME).await;
+        };
+        let failure = tokio::select! {
+            biased;
+            result = &mut answer => match result {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            },
+            () = passing, if !is_awaited => {
+                let given_up = pass();
+                return tokio::select! {
+                    biased;
+                    result = &mut answer => result.map_err(Failure::into_error),
+                    _ = given_up => Err(CallError::GivenUp),
+                };
+            }
+        };
+        match failure {
+            Failure::Stale(_) if begin.elapsed() < REPEAT_TIME_MAX => {}
+            Failure::Silent(_) if is_repeated && begin.elapsed() + pause < REPEAT_TIME_MAX => {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            Failure::Stale(error) | Failure::Silent(error) | Failure::Final(error) => {
+                return Err(error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    /// When each attempt began, in milliseconds after the first.
+    #[derive(Debug, Default)]
+    struct Attempts(RefCell<Vec<u128>>, Cell<Option<Instant>>);
+
+    impl Attempts {
+        fn note(&self) -> usize {
+            let first = self.1.get().unwrap_or_else(Instant::now);
+            self.1.set(Some(first));
+            self.0.borrow_mut().push(first.elapsed().as_millis());
+            self.0.borrow().len()
+        }
+    }
+
+    fn silent() -> Failure {
+        Failure::Silent(CallError::GivenUp)
+    }
+
+    async fn after<T>(time_ms: u64, value: T) -> T {
+        sleep(Duration::from_millis(time_ms)).await;
+        value
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_reached_is_repeated_with_growing_pauses_for_five_seconds() {
+        let attempts = Attempts::default();
+        let attempt = || {
+            (ready(Err::<(), _>(silent())), {
+                attempts.note();
+                pending()
+            })
+        };
+        let result = run(true, true, attempt, pending::<()>).await;
+        assert!(result.is_err());
+        assert_eq!(*attempts.0.borrow(), [0, 50, 150, 350, 750, 1_550, 3_150]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_attempt_may_succeed() {
+        let attempts = Attempts::default();
+        let attempt = || {
+            let result = if attempts.note() < 3 { Err(silent()) } else { Ok("answer") };
+            (ready(result), pending())
+        };
+        assert_eq!(run(true, true, attempt, pending::<()>).await.unwrap(), "answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_had_begun_is_not_asked_for_again() {
+        let attempts = Attempts::default();
+        let attempt = || {
+            attempts.note();
+            (ready(Err::<(), _>(Failure::Final(CallError::GivenUp))), pending())
+        };
+        assert!(run(true, true, attempt, pending::<()>).await.is_err());
+        assert_eq!(attempts.0.borrow().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_not_repeated_still_replaces_a_stale_connection_at_once() {
+        let attempts = Attempts::default();
+        let attempt = || {
+            let failure = match attempts.note() {
+                1 | 2 => Failure::Stale(CallError::GivenUp),
+                _ => silent(),
+            };
+            (ready(Err::<(), _>(failure)), pending())
+        };
+        assert!(run(false, false, attempt, pending::<()>).await.is_err());
+        assert_eq!(*attempts.0.borrow(), [0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_longer_than_five_seconds_is_not_repeated() {
+        let attempts = Attempts::default();
+        let attempt = || {
+            attempts.note();
+            (after(5_000, Err::<(), _>(silent())), pending())
+        };
+        assert!(run(true, true, attempt, pending::<()>).await.is_err());
+        assert_eq!(attempts.0.borrow().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_passes_a_quarter_second_after_it_was_written_and_is_heard_all_the_same() {
+        let begin = Instant::now();
+        let passed = Cell::new(None);
+        let attempt = || (after(10_000, Ok("late")), after(1_000, ()));
+        let pass = || {
+            passed.set(Some(begin.elapsed()));
+            pending::<()>()
+        };
+        assert_eq!(run(true, false, attempt, pass).await.unwrap(), "late");
+        assert_eq!(passed.get(), Some(Duration::from_millis(1_250)));
+        assert_eq!(begin.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_answered_unwritten_or_awaited_does_not_pass() {
+        let never = || -> std::future::Pending<()> { panic!("it passes") };
+        let quick = || (after(249, Ok(())), ready(()));
+        run(true, false, quick, never).await.unwrap();
+        let unwritten = || (after(60_000, Ok(())), pending());
+        run(true, false, unwritten, never).await.unwrap();
+        let awaited = || (after(29_000, Ok(())), ready(()));
+        run(true, true, awaited, never).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_passed_is_given_up_on_demand_and_not_repeated() {
+        let begin = Instant::now();
+        let attempt = || (pending::<Result<(), Failure>>(), ready(()));
+        let error = run(true, false, attempt, || after(750, ())).await.unwrap_err();
+        assert!(matches!(error, CallError::GivenUp));
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+
+        let attempts = Attempts::default();
+        let attempt = || {
+            attempts.note();
+            (after(300, Err::<(), _>(silent())), ready(()))
+        };
+        assert!(run(true, false, attempt, pending::<()>).await.is_err());
+        assert_eq!(attempts.0.borrow().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_passes_by_its_own_time() {
+        let begin = Instant::now();
+        let attempts = Attempts::default();
+        let attempt = || {
+            let first = attempts.note() == 1;
+            let answer = async move {
+                if first { after(200, Err(silent())).await } else { after(9_000, Ok(())).await }
+            };
+            (answer, ready(()))
+        };
+        let passed = Cell::new(None);
+        let pass = || {
+            passed.set(Some(begin.elapsed()));
+            pending::<()>()
+        };
+        run(true, false, attempt, pass).await.unwrap();
+        assert_eq!(passed.get(), Some(Duration::from_millis(200 + 50 + 250)));
+    }
+}
