@@ -138,6 +138,7 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
         .timer(TokioTimer::new())
         .header_read_timeout(handshake_time_max)
         .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
@@ -191,7 +192,8 @@ async fn answer(edge: Arc<Edge>, request: Request<Incoming>, peer: SocketAddr) -
 fn check_host(head: &Request<()>) -> Result<(), ApiError> {
     let hosts = head.headers().get_all(header::HOST).iter().count();
     if 1 < hosts || hosts == 0 && Version::HTTP_11 <= head.version() {
-        return Err(ApiError::bad_request("there must be one Host header"));
+        return Err(ApiError::bad_request("there must be one Host header")
+            .with(header::CONNECTION, HeaderValue::from_static("close")));
     }
     Ok(())
 }

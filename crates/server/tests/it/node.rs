@@ -96,9 +96,20 @@ impl TestNode {
 
     /// Makes an authorized REST call below the hub's path; returns the status.
     pub(crate) async fn rest(&self, method: &str, path: &str, body: &[u8]) -> u16 {
+        self.rest_as(method, path, "text/plain", body).await
+    }
+
+    /// The same with another type of body.
+    pub(crate) async fn rest_as(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> u16 {
         let path = format!("/ws/api/v1/hubs/{path}");
         let token = token(path.split('?').next().unwrap(), None);
-        let head = format!("Authorization: Bearer {token}\r\nContent-Type: text/plain\r\n");
+        let head = format!("Authorization: Bearer {token}\r\nContent-Type: {content_type}\r\n");
         self.raw(method, &path, &head, body).await.0
     }
 
