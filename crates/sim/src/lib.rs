@@ -1,6 +1,6 @@
 //! A world of shards, clients and upstreams in memory, and a reference model of what must come of it.
 //!
-//! [`World`] drives real [`Hub`] values by seed or script, in any order of delivery that the promises allow. [`Model`] knows the
+//! [`World`] drives real [`hookwire_hub::Hub`] values by seed or script, in any order of delivery that the promises allow. [`Model`] knows the
 //! rules in their simplest form. Tests compare the two.
 
 mod model;
