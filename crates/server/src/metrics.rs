@@ -1,21 +1,85 @@
-//! Metrics: counters of the shards, published once per turn, and everything else by the `metrics` crate, as one Prometheus text.
+//! Metrics: what the shards publish once per turn, what the runtime counts by the macros of the `metrics` crate, and what the system
+//! says about the process, as one Prometheus text.
+//!
+//! Every name stands here with its type and meaning; a name ends in its unit unless it counts things that there are.
+
+mod process;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use hookwire_hub::Hub;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics::{Recorder as _, Unit};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use crate::shard::Counters;
 
 /// Upper bounds of the turn-time buckets, in microseconds.
 const TURN_BOUNDS: [u64; 8] = [10, 50, 100, 500, 1_000, 10_000, 100_000, 1_000_000];
 
-/// Upper bounds of call durations, in seconds.
-const CALL_BOUNDS: [f64; 12] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Upper bounds of call durations, in seconds; the last is the longest that a call may take by default.
+const CALL_BOUNDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+
+/// How often recorded durations are moved into their buckets; until then each takes 16 bytes.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(5);
+
+/// The type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What the runtime records by macros, where it happens: name, type, unit, meaning.
+const RECORDED: [(&str, Kind, Unit, &str); 5] = [
+    (
+        "hookwire_handshakes_total",
+        Kind::Counter,
+        Unit::Count,
+        "Attempts of clients to connect, by result.",
+    ),
+    (
+        "hookwire_http_requests_total",
+        Kind::Counter,
+        Unit::Count,
+        "Requests by route and status, those of clients that connect included.",
+    ),
+    (
+        "hookwire_upstream_calls_total",
+        Kind::Counter,
+        Unit::Count,
+        "Calls of upstreams by event and result.",
+    ),
+    (
+        "hookwire_upstream_calls_in_flight",
+        Kind::Gauge,
+        Unit::Count,
+        "Calls of upstreams under way, those that wait for a free place included.",
+    ),
+    (
+        "hookwire_upstream_call_duration_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "Duration of upstream calls by event, waiting for a free place and repeated attempts included.",
+    ),
+];
 
 /// What a shard publishes. The shard stores, others only read: no read-modify-write anywhere.
 #[derive(Debug, Default)]
@@ -72,116 +136,141 @@ fn read(cell: &AtomicU64) -> u64 {
     cell.load(Ordering::Relaxed)
 }
 
-/// Returns the process's recorder; installs it at the first call. Several nodes of one process (tests) share it.
+/// Returns the process's recorder; installs it at the first call. Several nodes of one process (tests) share it, so what is recorded
+/// by macros is the sum of theirs; the shards' figures are each node's own.
 pub(crate) fn recorder() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let builder =
-            PrometheusBuilder::new().set_buckets(&CALL_BOUNDS).expect("the bounds are not empty");
-        let recorder = builder.build_recorder();
+        let recorder = describe();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!(
                 "another metrics recorder is installed; calls and requests are not counted here"
             );
         }
+        let upkept = handle.clone();
+        // Lives as long as the recorder, which is as long as the process.
+        let upkeep = thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(move || {
+            loop {
+                thread::sleep(UPKEEP_PAUSE);
+                upkept.run_upkeep();
+            }
+        });
+        if let Err(error) = upkeep {
+            tracing::warn!(%error, "durations take memory until somebody reads the metrics");
+        }
         handle
     })
 }
 
-/// Returns everything in the Prometheus text format.
-pub(crate) fn render(shards: &[Arc<ShardStats>]) -> String {
-    type Read = fn(&ShardStats) -> &AtomicU64;
-    let families: [(&str, &str, &str, Read); 13] = [
-        ("hookwire_connections", "gauge", "Open connections.", |s| &s.connections),
-        ("hookwire_sets", "gauge", "Hubs, users and groups with a member.", |s| &s.sets),
-        ("hookwire_messages_in_total", "counter", "Messages from clients.", |s| &s.messages_in),
-        ("hookwire_received_bytes_total", "counter", "Bytes read from clients.", |s| &s.bytes_in),
-        ("hookwire_deliveries_total", "counter", "Messages put in line for a connection.", |s| {
-            &s.deliveries
-        }),
-        ("hookwire_sent_bytes_total", "counter", "Bytes written to clients.", |s| &s.bytes_out),
-        ("hookwire_slow_consumers_total", "counter", "Connections closed for not reading.", |s| {
-            &s.slow_consumers
-        }),
-        (
-            "hookwire_protocol_errors_total",
-            "counter",
-            "Connections failed for breaking RFC 6455.",
-            |s| &s.protocol_errors,
-        ),
-        ("hookwire_ping_timeouts_total", "counter", "Connections closed for silence.", |s| {
-            &s.ping_timeouts
-        }),
-        (
-            "hookwire_unrouted_messages_total",
-            "counter",
-            "Client messages that no upstream wanted.",
-            |s| &s.unrouted_messages,
-        ),
-        ("hookwire_queue_bytes", "gauge", "Bytes that clients have not taken yet.", |s| {
-            &s.queue_bytes
-        }),
-        ("hookwire_incomplete_bytes", "gauge", "Memory of unfinished messages.", |s| {
-            &s.incomplete_bytes
-        }),
-        (
-            "hookwire_waiting_event_bytes",
-            "gauge",
-            "Payload of events that wait for earlier ones.",
-            |s| &s.waiting_event_bytes,
-        ),
-    ];
-    let mut out = String::new();
-    let mut line = |text: std::fmt::Arguments<'_>| {
-        out.write_fmt(text).expect("a String takes everything");
-        out.push('\n');
-    };
-    for (name, kind, help, value) in families {
-        line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
-        for (at, stats) in shards.iter().enumerate() {
-            line(format_args!("{name}{{shard=\"{at}\"}} {}", read(value(stats))));
+/// Returns a recorder that knows the names of [`RECORDED`].
+fn describe() -> PrometheusRecorder {
+    let durations = Matcher::Suffix("_seconds".to_owned());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(durations, &CALL_BOUNDS)
+        .expect("the bounds are not empty")
+        .build_recorder();
+    for (name, kind, unit, help) in RECORDED {
+        match kind {
+            Kind::Counter => recorder.describe_counter(name.into(), Some(unit), help.into()),
+            Kind::Gauge => recorder.describe_gauge(name.into(), Some(unit), help.into()),
+            Kind::Histogram => recorder.describe_histogram(name.into(), Some(unit), help.into()),
         }
     }
-    let name = "hookwire_turn_seconds";
-    line(format_args!("# HELP {name} Duration of a shard's turns.\n# TYPE {name} histogram"));
-    for (at, stats) in shards.iter().enumerate() {
-        let mut turns = 0;
-        for (bound, count) in TURN_BOUNDS.iter().zip(&stats.turns) {
-            turns += read(count);
-            let bound = Duration::from_micros(*bound).as_secs_f64();
-            line(format_args!("{name}_bucket{{shard=\"{at}\",le=\"{bound}\"}} {turns}"));
-        }
-        turns += read(&stats.turns[TURN_BOUNDS.len()]);
-        let sum = Duration::from_micros(read(&stats.turn_micros)).as_secs_f64();
-        line(format_args!("{name}_bucket{{shard=\"{at}\",le=\"+Inf\"}} {turns}"));
-        line(format_args!(
-            "{name}_sum{{shard=\"{at}\"}} {sum}\n{name}_count{{shard=\"{at}\"}} {turns}"
-        ));
+    recorder
+}
+
+/// Returns everything in the Prometheus text format (version 0.0.4). Cost: a few system calls, and as many lines as there are shards
+/// for each metric; shards are not disturbed.
+pub(crate) fn render(shards: &[Arc<ShardStats>]) -> String {
+    let mut out = String::new();
+    render_shards(&mut out, shards);
+    for (name, kind, help, value) in process::read() {
+        head(&mut out, name, kind, help);
+        line(&mut out, format_args!("{name} {value}"));
     }
     out.push_str(&recorder().render());
     out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_is_well_formed_and_buckets_add_up() {
-        let stats = Arc::new(ShardStats::default());
-        let count = Counters { messages_in: 3, ..Counters::default() };
-        for micros in [5, 60, 2_000_000] {
-            stats.publish(&count, &Hub::default(), 7, Duration::from_micros(micros));
+fn render_shards(out: &mut String, shards: &[Arc<ShardStats>]) {
+    for (name, kind, help, value) in SHARD_METRICS {
+        head(out, name, kind, help);
+        for (at, stats) in shards.iter().enumerate() {
+            line(out, format_args!("{name}{{shard=\"{at}\"}} {}", read(value(stats))));
         }
-        let text = render(&[stats]);
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(value.parse::<f64>().is_ok(), "{line}");
-            assert!(name.starts_with("hookwire_"), "{line}");
+    }
+    let name = "hookwire_turn_seconds";
+    head(out, name, Kind::Histogram, "Duration of a shard's turns.");
+    for (at, stats) in shards.iter().enumerate() {
+        let mut turns = 0;
+        for (bound, count) in TURN_BOUNDS.iter().zip(&stats.turns) {
+            turns += read(count);
+            let bound = Duration::from_micros(*bound).as_secs_f64();
+            line(out, format_args!("{name}_bucket{{shard=\"{at}\",le=\"{bound}\"}} {turns}"));
         }
-        assert!(text.contains("hookwire_messages_in_total{shard=\"0\"} 3\n"));
-        assert!(text.contains("hookwire_turn_seconds_bucket{shard=\"0\",le=\"0.00001\"} 1\n"));
-        assert!(text.contains("hookwire_turn_seconds_bucket{shard=\"0\",le=\"+Inf\"} 3\n"));
+        turns += read(&stats.turns[TURN_BOUNDS.len()]);
+        let sum = Duration::from_micros(read(&stats.turn_micros)).as_secs_f64();
+        line(out, format_args!("{name}_bucket{{shard=\"{at}\",le=\"+Inf\"}} {turns}"));
+        line(out, format_args!("{name}_sum{{shard=\"{at}\"}} {sum}"));
+        line(out, format_args!("{name}_count{{shard=\"{at}\"}} {turns}"));
     }
 }
+
+/// Opens a family. Names and meanings are constants without anything to escape; labels are numbers.
+fn head(out: &mut String, name: &str, kind: Kind, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {}", kind.as_str()));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a String takes everything");
+    out.push('\n');
+}
+
+type Cell = fn(&ShardStats) -> &AtomicU64;
+
+/// What each shard publishes besides the time of its turns: name, type, meaning, place.
+const SHARD_METRICS: [(&str, Kind, &str, Cell); 13] = [
+    ("hookwire_connections", Kind::Gauge, "Open connections.", |s| &s.connections),
+    ("hookwire_sets", Kind::Gauge, "Hubs, users and groups with a member.", |s| &s.sets),
+    ("hookwire_messages_in_total", Kind::Counter, "Messages from clients.", |s| &s.messages_in),
+    ("hookwire_received_bytes_total", Kind::Counter, "Bytes read from clients.", |s| &s.bytes_in),
+    ("hookwire_deliveries_total", Kind::Counter, "Messages put in line for a connection.", |s| {
+        &s.deliveries
+    }),
+    ("hookwire_sent_bytes_total", Kind::Counter, "Bytes written to clients.", |s| &s.bytes_out),
+    ("hookwire_slow_consumers_total", Kind::Counter, "Connections closed for not reading.", |s| {
+        &s.slow_consumers
+    }),
+    (
+        "hookwire_protocol_errors_total",
+        Kind::Counter,
+        "Connections failed for breaking RFC 6455.",
+        |s| &s.protocol_errors,
+    ),
+    ("hookwire_ping_timeouts_total", Kind::Counter, "Connections closed for silence.", |s| {
+        &s.ping_timeouts
+    }),
+    (
+        "hookwire_unrouted_messages_total",
+        Kind::Counter,
+        "Client messages that no upstream wanted.",
+        |s| &s.unrouted_messages,
+    ),
+    ("hookwire_queue_bytes", Kind::Gauge, "Bytes that clients have not taken yet.", |s| {
+        &s.queue_bytes
+    }),
+    ("hookwire_incomplete_bytes", Kind::Gauge, "Memory of unfinished messages.", |s| {
+        &s.incomplete_bytes
+    }),
+    (
+        "hookwire_waiting_event_bytes",
+        Kind::Gauge,
+        "Payload of events that wait for earlier ones.",
+        |s| &s.waiting_event_bytes,
+    ),
+];
+
+#[cfg(test)]
+mod tests;
