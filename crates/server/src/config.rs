@@ -221,7 +221,7 @@ impl Config {
             .map_or_else(Limits::default, |limits| read_limits(limits, warnings, faults));
         let upstream = root
             .section("upstream", faults)
-            .map_or_else(UpstreamPart::default, |part| UpstreamPart::read(part, warnings, faults));
+            .map_or_else(UpstreamPart::default, |part| UpstreamPart::read(part, faults));
         let mut metrics_public = false;
         if let Some(mut metrics) = root.section("metrics", faults) {
             metrics_public = metrics.flag("public", faults).unwrap_or(false);
@@ -441,11 +441,7 @@ impl Default for UpstreamPart {
 }
 
 impl UpstreamPart {
-    fn read(
-        mut section: Section,
-        warnings: &mut Vec<String>,
-        faults: &mut Vec<ConfigFault>,
-    ) -> Self {
+    fn read(mut section: Section, faults: &mut Vec<ConfigFault>) -> Self {
         let mut part = Self::default();
         let d = part.limits;
         part.limits = UpstreamLimits {
@@ -463,12 +459,6 @@ impl UpstreamPart {
                 section.parse_all("refused_addresses", &ranges, faults, |range| {
                     range.parse().map_err(|error: AddressRangeError| error.to_string())
                 });
-            if part.refused_addresses != AddressRange::metadata_services() {
-                warnings.push(format!(
-                    "{}: is not enforced yet; cloud metadata and other link-local addresses are refused",
-                    section.path("refused_addresses")
-                ));
-            }
         }
         let templates = section.sections("template", faults);
         if TEMPLATES_MAX < templates.len() {

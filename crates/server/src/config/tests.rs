@@ -340,13 +340,21 @@ fn key_files_lose_their_line_end_and_nothing_else() {
 
 #[test]
 fn keys_without_effect_are_named_in_warnings() {
-    let text =
-        with_key("limits.connections_max = 9\nupstream.refused_addresses = [\"10.0.0.0/8\"]");
-    let (config, warnings) = load(&text, &[]).unwrap();
+    let (config, warnings) = load(&with_key("limits.connections_max = 9"), &[]).unwrap();
     assert_eq!(config.limits.connections_max, 9);
-    assert!(config.refused_addresses[0].contains([10, 1, 2, 3].into()));
+    assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("limits.connections_max: is not enforced yet"), "{warnings:?}");
-    assert!(warnings[1].starts_with("upstream.refused_addresses: is not enforced"), "{warnings:?}");
+}
+
+#[test]
+fn refused_addresses_replace_the_default_ones() {
+    let text = with_key("upstream.refused_addresses = [\"10.0.0.0/8\", \"fd00::1\"]");
+    let (config, warnings) = load(&text, &[]).unwrap();
+    let refused: Vec<String> = config.refused_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(refused, ["10.0.0.0/8", "fd00::1/128"]);
+    assert_eq!(warnings, [""; 0]);
+    let (config, _) = load(&with_key("upstream.refused_addresses = []"), &[]).unwrap();
+    assert_eq!(config.refused_addresses, []);
 }
 
 #[test]
