@@ -267,7 +267,7 @@ impl Shard {
         let mut letters = Vec::new();
         loop {
             let timeout = self.timeout();
-            if let Err(error) = self.poll.poll(&mut events, timeout)
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 // Nothing can be served without epoll; the kernel documents no other way to get here than a fault of ours.
@@ -312,16 +312,16 @@ impl Shard {
     }
 
     /// Returns how long the shard may sleep.
-    fn timeout(&mut self) -> Option<Duration> {
+    fn timeout(&mut self) -> Duration {
         let busy = !self.dirty.is_empty() || (!self.ready.is_empty() && self.may_read());
         if busy || !self.mailbox().inbox.may_sleep() {
-            return Some(Duration::ZERO);
+            return Duration::ZERO;
         }
         let mut timeout = self.next_tick.saturating_duration_since(self.now);
         if let Some(expiry) = self.hub.poll_timeout() {
             timeout = timeout.min(Duration::from_millis(expiry.saturating_sub(self.wall)));
         }
-        Some(timeout)
+        timeout
     }
 
     /// Notes what epoll said.
@@ -612,7 +612,7 @@ impl Shard {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.ready.push_back(slot)
+                    self.ready.push_back(slot);
                 }
                 Err(_) => {
                     socket.readable = false;
@@ -764,7 +764,9 @@ impl Shard {
                 self.slow.remove(&slot);
                 match socket.phase {
                     Phase::Open | Phase::CloseSent => {}
-                    Phase::Finishing => self.lost.push(slot),
+                    Phase::Finishing => {
+                        self.lost.push(slot);
+                    }
                     // The client sees the close frame, then the end of the stream; it can't be cut off by a reset.
                     Phase::Lingering => {
                         if stream.shutdown(std::net::Shutdown::Write).is_err() {

@@ -112,7 +112,7 @@ impl Shards {
         for answer in answers {
             match answer.map_err(|_| NoAnswer)? {
                 Answer::No => {}
-                other => joined = other,
+                other @ (Answer::Yes | Answer::TooMany) => joined = other,
             }
         }
         Ok(joined)

@@ -15,8 +15,11 @@ pub(super) const RUN_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     set: Option<SetId>,
-    parts: SmallVec<[(WireForm, Run); 2]>,
+    parts: Parts,
 }
+
+/// The runs of a set by wire form.
+pub(super) type Parts = SmallVec<[(WireForm, Run); 2]>;
 
 /// Frames in their order.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl Runs {
     }
 
     /// Closes the runs and returns them.
-    pub(super) fn close(&mut self) -> Option<(SetId, SmallVec<[(WireForm, Run); 2]>)> {
+    pub(super) fn close(&mut self) -> Option<(SetId, Parts)> {
         Some((self.set.take()?, std::mem::take(&mut self.parts)))
     }
 }

@@ -20,6 +20,10 @@ pub(super) enum Phase {
 
 /// One socket, or the place of one that is still with the HTTP side. While idle it owns no heap memory.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and a byte is what it may cost"
+)]
 pub(super) struct Socket {
     /// `None` between admission and hand-over.
     pub(super) stream: Option<mio::net::TcpStream>,
