@@ -2,31 +2,32 @@
 //!
 //! Every change is durable when its future is ready. Changes that come together share one commit.
 
+mod writer;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hookwire_hub::{MembershipChange, UnixMillis};
 use hookwire_proto::name::{GroupName, HubName, UserId};
 use hookwire_proto::template::TemplatesDocument;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-/// Most stored memberships.
+use self::writer::{Change, Writer};
+
+/// Most stored memberships. Those that have ended make room when it is needed.
 pub const MEMBERSHIPS_MAX: u64 = 1_000_000;
 
 /// Changes that wait for the writer; more make their callers wait.
 const CHANGES_WAITING_MAX: usize = 1_024;
 
-/// Settings by name, as JSON.
-const SETTINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("settings");
-
-/// (hub, user, group) → when it ends in Unix milliseconds; 0: never.
-const MEMBERSHIPS: TableDefinition<'_, (&str, &str, &str), u64> =
-    TableDefinition::new("memberships");
-
-/// The name under which the templates stand.
-const TEMPLATES: &str = "upstream_templates";
+/// The name of the file in its folder.
+const FILE_NAME: &str = "hookwire.redb";
 
 /// A stored membership: hub, user, group, and when it ends.
 pub type MembershipRow = (HubName, UserId, GroupName, Option<UnixMillis>);
@@ -40,14 +41,26 @@ pub enum StoreError {
         /// The folder.
         path: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// The file is in use by another process, damaged, or the disk failed.
-    #[error("the store failed (is another process using the same data_dir?)")]
+    /// Another process has the file open.
+    #[error("{path} is in use: another process runs with the same data_dir")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// The file is damaged, or the disk failed or is full.
+    #[error("the store failed")]
     Database(#[source] Arc<redb::Error>),
+    /// The stored templates were written by another version.
+    #[error("the stored templates cannot be read")]
+    Templates(#[source] serde_json::Error),
     /// There are [`MEMBERSHIPS_MAX`] memberships already.
     #[error("{MEMBERSHIPS_MAX} memberships are stored, no more fit")]
     Full,
+    /// The system refused the writer's thread.
+    #[error("cannot start the thread that writes")]
+    Thread(#[source] io::Error),
     /// The writer has ended.
     #[error("the store is closed")]
     Closed,
@@ -62,14 +75,11 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 /// The store. Cheap to clone; the file is closed when the last clone is gone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    changes: mpsc::Sender<(Change, oneshot::Sender<Result<(), StoreError>>)>,
+    changes: mpsc::Sender<Waiting>,
 }
 
-#[derive(Debug)]
-enum Change {
-    Templates(TemplatesDocument),
-    Membership(HubName, UserId, MembershipChange),
-}
+/// A change and who waits for it.
+type Waiting = (Change, oneshot::Sender<Result<(), StoreError>>);
 
 /// What was stored before the start.
 #[derive(Debug, Default)]
@@ -90,25 +100,37 @@ impl Store {
         data_dir: &Path,
         now: UnixMillis,
     ) -> Result<(Self, Restored, JoinHandle<()>), StoreError> {
-        std::fs::create_dir_all(data_dir).map_err(|source| StoreError::Folder {
+        let path = data_dir.join(FILE_NAME);
+        prepare(data_dir, &path).map_err(|source| StoreError::Folder {
             path: data_dir.display().to_string(),
             source,
         })?;
-        let database = Database::create(data_dir.join("hookwire.redb"))?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(SETTINGS)?;
-        remove_ended(&mut transaction.open_table(MEMBERSHIPS)?, now)?;
-        transaction.commit()?;
-        let restored = read(&database)?;
-        let (changes, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || write_all(&database, receiver))
-            .map_err(|source| StoreError::Folder {
-                path: data_dir.display().to_string(),
-                source,
+        let reopen = {
+            let path = path.clone();
+            move || Database::create(&path)
+        };
+        let (mut writer, restored) =
+            Writer::open(reopen, MEMBERSHIPS_MAX, now).map_err(|error| {
+                if is_in_use(&error) {
+                    StoreError::InUse { path: path.display().to_string() }
+                } else {
+                    error
+                }
             })?;
-        Ok((Self { changes }, restored, writer))
+        let (changes, mut waiting) = mpsc::channel::<Waiting>(CHANGES_WAITING_MAX);
+        let write_all = move || {
+            let mut batch = Vec::new();
+            while waiting.blocking_recv_many(&mut batch, CHANGES_WAITING_MAX) != 0 {
+                let (changes, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                let results = writer.write(&changes, wall_clock());
+                for (caller, result) in callers.into_iter().zip(results) {
+                    // Whoever asked may be gone; the change stands all the same.
+                    let _ = caller.send(result);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(write_all);
+        Ok((Self { changes }, restored, thread.map_err(StoreError::Thread)?))
     }
 
     /// Stores the templates.
@@ -139,179 +161,25 @@ impl Store {
     }
 }
 
-fn read(database: &Database) -> Result<Restored, StoreError> {
-    let transaction = database.begin_read()?;
-    let settings = transaction.open_table(SETTINGS)?;
-    let templates = settings.get(TEMPLATES)?.and_then(|text| match serde_json::from_str(text.value()) {
-        Ok(templates) => Some(templates),
-        Err(error) => {
-            tracing::error!(%error, "the stored templates are not readable; those of the file hold");
-            None
-        }
-    });
-    let mut memberships = Vec::new();
-    for row in transaction.open_table(MEMBERSHIPS)?.iter()? {
-        let (key, expires) = row?;
-        let (hub, user, group) = key.value();
-        match (HubName::parse(hub), UserId::parse(user), GroupName::parse(group)) {
-            (Ok(hub), Ok(user), Ok(group)) => {
-                memberships.push((hub, user, group, Some(expires.value()).filter(|at| *at != 0)));
-            }
-            _ => tracing::error!("a stored membership is not readable and left out"),
-        }
-    }
-    Ok(Restored { templates, memberships })
+fn is_in_use(error: &StoreError) -> bool {
+    matches!(error, StoreError::Database(error) if matches!(**error, redb::Error::DatabaseAlreadyOpen))
 }
 
-/// Writes until every sender is gone; what waits together is one commit.
-fn write_all(
-    database: &Database,
-    mut changes: mpsc::Receiver<(Change, oneshot::Sender<Result<(), StoreError>>)>,
-) {
-    let mut batch = Vec::new();
-    while changes.blocking_recv_many(&mut batch, CHANGES_WAITING_MAX) != 0 {
-        let (changes, senders): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        let results = commit(database, &changes).unwrap_or_else(|error| {
-            let failed = |_: &Change| match &error {
-                StoreError::Database(error) => Err(StoreError::Database(error.clone())),
-                StoreError::Folder { .. } | StoreError::Full | StoreError::Closed => {
-                    Err(StoreError::Closed)
-                }
-            };
-            changes.iter().map(failed).collect()
-        });
-        for (sender, result) in senders.into_iter().zip(results) {
-            // Whoever asked may be gone; the change stands all the same.
-            let _ = sender.send(result);
-        }
+/// Makes the folder and an empty file, which others may not read: templates can hold keys. A new name is durable too.
+fn prepare(data_dir: &Path, path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    let mut options = OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => File::open(data_dir)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
-fn commit(
-    database: &Database,
-    changes: &[Change],
-) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    let transaction = database.begin_write()?;
-    let mut results = Vec::with_capacity(changes.len());
-    {
-        let mut settings = transaction.open_table(SETTINGS)?;
-        let mut memberships = transaction.open_table(MEMBERSHIPS)?;
-        for change in changes {
-            results.push(match change {
-                Change::Templates(templates) => {
-                    let text =
-                        serde_json::to_string(templates).expect("text and lists become JSON");
-                    settings.insert(TEMPLATES, text.as_str())?;
-                    Ok(())
-                }
-                Change::Membership(hub, user, change) => {
-                    apply(&mut memberships, hub, user, change)?
-                }
-            });
-        }
-    }
-    transaction.commit()?;
-    Ok(results)
-}
-
-type Memberships<'t> = redb::Table<'t, (&'static str, &'static str, &'static str), u64>;
-
-fn apply(
-    table: &mut Memberships<'_>,
-    hub: &HubName,
-    user: &UserId,
-    change: &MembershipChange,
-) -> Result<Result<(), StoreError>, StoreError> {
-    let (hub, user) = (hub.as_str(), user.as_str());
-    match change {
-        MembershipChange::Add { group, expires } => {
-            let key = (hub, user, group.as_str());
-            if MEMBERSHIPS_MAX <= table.len()? && table.get(key)?.is_none() {
-                return Ok(Err(StoreError::Full));
-            }
-            table.insert(key, expires.unwrap_or(0))?;
-        }
-        MembershipChange::Remove { group } => {
-            table.remove((hub, user, group.as_str()))?;
-        }
-        MembershipChange::RemoveAll => {
-            let mut groups = Vec::new();
-            for row in table.range((hub, user, "")..)? {
-                let (key, _) = row?;
-                let (of_hub, of_user, group) = key.value();
-                if (of_hub, of_user) != (hub, user) {
-                    break;
-                }
-                groups.push(group.to_owned());
-            }
-            for group in groups {
-                table.remove((hub, user, group.as_str()))?;
-            }
-        }
-    }
-    Ok(Ok(()))
-}
-
-fn remove_ended(table: &mut Memberships<'_>, now: UnixMillis) -> Result<(), StoreError> {
-    table.retain(|_, expires| expires == 0 || now < expires)?;
-    Ok(())
+fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis::try_from(since.as_millis()).unwrap_or(UnixMillis::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names() -> (HubName, UserId) {
-        (HubName::parse("chat").unwrap(), UserId::parse("ann").unwrap())
-    }
-
-    fn group(name: &str) -> GroupName {
-        GroupName::parse(name).unwrap()
-    }
-
-    #[tokio::test]
-    async fn everything_is_there_after_reopening() {
-        let folder = tempfile::tempdir().unwrap();
-        let (hub, user) = names();
-        let (store, restored, writer) = Store::open(folder.path(), 0).unwrap();
-        assert!(restored.templates.is_none() && restored.memberships.is_empty());
-        let add = |name: &str, expires| MembershipChange::Add { group: group(name), expires };
-        for change in [
-            add("a", None),
-            add("b", Some(50)),
-            add("c", Some(500)),
-            add("d", None),
-            MembershipChange::Remove { group: group("d") },
-        ] {
-            store.change_membership(&hub, &user, &change).await.unwrap();
-        }
-        let other = UserId::parse("ann2").unwrap();
-        store.change_membership(&hub, &other, &add("a", None)).await.unwrap();
-        store.set_templates(TemplatesDocument::default()).await.unwrap();
-        drop(store);
-        writer.join().unwrap();
-
-        let (store, restored, writer) = Store::open(folder.path(), 100).unwrap();
-        assert_eq!(restored.templates, Some(TemplatesDocument::default()));
-        let rows: Vec<_> = restored
-            .memberships
-            .iter()
-            .map(|row| (row.1.as_str(), row.2.as_str(), row.3))
-            .collect();
-        assert_eq!(rows, [("ann", "a", None), ("ann", "c", Some(500)), ("ann2", "a", None)]);
-        store.change_membership(&hub, &user, &MembershipChange::RemoveAll).await.unwrap();
-        drop(store);
-        writer.join().unwrap();
-        let (_store, restored, _writer) = Store::open(folder.path(), 100).unwrap();
-        assert_eq!(restored.memberships.len(), 1, "only the other user's is left");
-    }
-
-    #[test]
-    fn a_second_process_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Store::open(folder.path(), 0).unwrap();
-        let error = Store::open(folder.path(), 0).unwrap_err();
-        assert!(error.to_string().contains("another process"), "{error}");
-        drop(first);
-    }
-}
+mod tests;
