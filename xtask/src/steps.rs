@@ -123,9 +123,11 @@ impl Step {
             Self::Doctests => {
                 workspace.cargo(["test", "--locked", "--workspace", "--doc", "--quiet"]).run()
             }
-            Self::Loom => {
-                nextest(workspace, &["--package", "hookwire-server", "--features", "loom", "loom_"])
-            }
+            // The whole workspace, for the same features of every dependency: only the server is built again.
+            Self::Loom => nextest(
+                workspace,
+                &["--workspace", "--lib", "--features", "hookwire-server/loom", "loom_"],
+            ),
             Self::Doc => workspace
                 .cargo(["doc", "--locked", "--workspace", "--no-deps", "--quiet"])
                 .variable("RUSTDOCFLAGS", "-D warnings")

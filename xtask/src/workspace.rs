@@ -67,11 +67,17 @@ impl Workspace {
     /// When it does not build.
     pub(crate) fn binary(&self, build: Build) -> anyhow::Result<PathBuf> {
         let (cargo, folder) = match build {
-            Build::Debug => (self.cargo(["build", "--locked", "--bin", "hookwire"]), "debug"),
+            // With the tests as `cargo nextest run --workspace` builds them: cargo then picks the same features for every
+            // dependency, and builds none of them a second time.
+            Build::Debug => (
+                ["build", "--locked", "--workspace", "--tests", "--bin", "hookwire"].as_slice(),
+                "debug",
+            ),
             Build::Release => {
-                (self.cargo(["build", "--locked", "--release", "--bin", "hookwire"]), "release")
+                (["build", "--locked", "--release", "--bin", "hookwire"].as_slice(), "release")
             }
         };
+        let cargo = self.cargo([]).arguments(cargo);
         cargo.run()?;
         Ok(self.target.join(folder).join("hookwire"))
     }
