@@ -30,6 +30,8 @@ enum Command {
     Serve(service::ServeArguments),
     /// Run the service on this machine with nothing to configure; data and key are kept in a folder.
     Dev(service::DevArguments),
+    /// Run the chat room's functions and page alone.
+    Chat(service::ChatArguments),
     #[command(flatten)]
     Remote(remote::RemoteCommand),
     /// Measure and test the service.
@@ -50,6 +52,7 @@ fn main() -> anyhow::Result<ExitCode> {
         match arguments.command {
             Command::Serve(serve) => service::serve(serve, arguments.json).await,
             Command::Dev(dev) => service::dev(dev, arguments.json).await,
+            Command::Chat(chat) => service::chat(chat, arguments.json).await,
             Command::Bench(bench) => bench::run(bench, arguments.json).await,
             Command::Remote(command) => remote::run(command, arguments.json).await,
         }

@@ -8,12 +8,16 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use hookwire_chat::{ChatConfig, Running};
 use hookwire_client::Service;
+use hookwire_proto::connection_string::ConnectionString;
+use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
 use hookwire_server::config::Config;
 use hookwire_server::node::Node;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code of a faulty configuration.
@@ -37,18 +41,76 @@ pub(crate) struct DevArguments {
     /// Where the service listens; loopback unless you say otherwise.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where the events of all hubs go; {hub}, {category} and {event} are filled in.
-    #[arg(long, default_value = "http://127.0.0.1:7071/api/{event}", value_name = "URL")]
-    upstream: String,
+    /// Where the chat room's functions and page are served.
+    #[arg(long, default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
+    chat_listen: SocketAddr,
+    /// Where the events of all hubs go instead of to the chat room; {hub}, {category} and {event} are filled in.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
     /// The folder for data and key.
     #[arg(long, default_value = "./hookwire-data", value_name = "FOLDER")]
     data: PathBuf,
     /// A fixed access key instead of the one kept in the data folder.
     #[arg(long)]
     key: Option<String>,
-    /// The hub that the printed client URL names.
+    /// The hub of the chat room and of the printed client URL.
     #[arg(long, default_value = "chat", env = "HubName")]
     hub: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArguments {
+    /// Where the functions and the page are served; FUNCTIONS_CUSTOMHANDLER_PORT names another port.
+    #[arg(long, default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// The service that calls the functions.
+    #[arg(
+        long,
+        env = "AzureSignalRConnectionString",
+        hide_env_values = true,
+        value_name = "STRING"
+    )]
+    connection_string: String,
+    /// The hub that is the chat.
+    #[arg(long, default_value = "chat", env = "HubName")]
+    hub: String,
+    /// The folder of the history.
+    #[arg(long, default_value = "./hookwire-data/chat", value_name = "FOLDER")]
+    data: PathBuf,
+}
+
+/// Runs the chat room's functions alone until a signal ends them.
+pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result<ExitCode> {
+    let address = hookwire_chat::listen_address(arguments.listen)?;
+    let listener = bind(address).await?;
+    let running =
+        start_chat(&arguments.connection_string, &arguments.hub, arguments.data, listener).await?;
+    let url = format!("http://{}/", running.address());
+    if json {
+        announce(&json!({ "chat_url": url }))?;
+    } else {
+        writeln!(std::io::stdout(), "Chat room          {url}")?;
+    }
+    until_told(async {
+        running.shutdown().await;
+        true
+    })
+    .await
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn start_chat(
+    connection_string: &str,
+    hub: &str,
+    data: PathBuf,
+    listener: TcpListener,
+) -> anyhow::Result<Running> {
+    let config =
+        ChatConfig::new(ConnectionString::parse(connection_string)?, HubName::parse(hub)?, data);
+    Ok(hookwire_chat::serve(config, listener).await?)
 }
 
 /// Runs the service from its configuration until a signal ends it.
@@ -59,7 +121,7 @@ pub(crate) async fn serve(arguments: ServeArguments, json: bool) -> anyhow::Resu
         }
         None => String::new(),
     };
-    let (config, warnings) = match Config::load(&text, std::env::vars()) {
+    let (config, warnings) = match Config::load(&text, std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(faults) => {
             eprintln!("the configuration has faults:");
@@ -90,14 +152,21 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     };
     let mut config =
         Config::for_one_machine(arguments.listen, AccessKey::parse(&key)?, &arguments.data);
+    // Bound before the service starts, so that no event finds the door shut.
+    let listener = bind(arguments.chat_listen).await?;
+    let chat_url = format!("http://{}/", listener.local_addr()?);
+    let upstream = arguments.upstream.unwrap_or_else(|| format!("{chat_url}api/{{event}}"));
     config.templates = TemplatesDocument {
         templates: vec![TemplateDocument {
-            url_template: arguments.upstream.clone(),
+            url_template: upstream.clone(),
             ..TemplateDocument::default()
         }],
     };
     let node = Node::start(config).await?;
     let connection_string = node.connection_string().reveal();
+    let chat =
+        start_chat(&connection_string, &arguments.hub, arguments.data.join("chat"), listener)
+            .await?;
     let service = Service::new(&connection_string, &arguments.hub)?;
     let client_url = service.anonymous_client_endpoint(None);
     if json {
@@ -106,19 +175,32 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
             "service_url": node.endpoint().as_str(),
             "connection_string": connection_string,
             "client_url": client_url.as_str(),
+            "chat_url": chat_url,
         }))?;
     } else {
         let mut out = std::io::stdout().lock();
+        writeln!(out, "Chat room          {chat_url}")?;
         writeln!(out, "Connection string  {connection_string}")?;
         writeln!(out, "Clients connect to {client_url}")?;
-        writeln!(out, "Events go to       {}", arguments.upstream)?;
+        writeln!(out, "Events go to       {upstream}")?;
         writeln!(out, "Data is kept in    {}", arguments.data.display())?;
     }
-    until_signal(node).await
+    until_told(async {
+        let finished = node.shutdown().await;
+        // Last, since it takes the disconnect events.
+        chat.shutdown().await;
+        finished
+    })
+    .await
 }
 
-/// Waits for SIGTERM or SIGINT, shuts down, and exits at once at the second signal.
+/// Serves until a signal, then shuts the node down.
 pub(crate) async fn until_signal(node: Node) -> anyhow::Result<ExitCode> {
+    until_told(node.shutdown()).await
+}
+
+/// Waits for SIGTERM or SIGINT, then for `shutdown`, and exits at once at the second signal.
+async fn until_told(shutdown: impl Future<Output = bool>) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -127,7 +209,7 @@ pub(crate) async fn until_signal(node: Node) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("shutting down; a second signal exits at once");
     tokio::select! {
-        finished = node.shutdown() => {
+        finished = shutdown => {
             if !finished {
                 tracing::warn!("not everything was finished in time");
             }
