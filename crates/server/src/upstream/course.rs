@@ -19,7 +19,7 @@ pub(super) const REPEAT_PAUSE: Duration = Duration::from_millis(50);
 /// What went wrong with an attempt, by what may be done about it.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The pool gave a connection that the upstream had closed meanwhile; nothing was written. Every call may try another one.
+    /// The pool gave a connection that the upstream was closing; no byte of an answer came. Every call may try another one.
     Stale(CallError),
     /// The upstream could not be reached, or broke off before the first byte of an answer.
     Silent(CallError),

@@ -383,6 +383,31 @@ async fn every_event_survives_that_the_upstream_closed_an_idle_connection() {
 }
 
 #[tokio::test]
+async fn no_event_is_lost_when_the_close_of_an_idle_connection_crosses_it() {
+    for event in [connect(), message("hello"), Event::Disconnect] {
+        let (listener, url) = listen().await;
+        let mut caller = Caller::new(UpstreamLimits::default()).await;
+        let first = async {
+            let mut peer = Peer::accept(&listener).await;
+            peer.request().await;
+            peer.write(NO_CONTENT).await;
+            peer
+        };
+        let (_, mut peer) = caller.while_upstream(&url, connect(), first).await;
+        let upstream = async {
+            // The kernel has taken it, the upstream is gone.
+            let crossed = peer.request().await;
+            drop(peer);
+            let mut peer = Peer::accept(&listener).await;
+            assert_eq!(peer.request().await.1, crossed.1);
+            peer.write(NO_CONTENT).await;
+        };
+        let (reply, ()) = caller.while_upstream(&url, event, upstream).await;
+        assert_eq!(status(&reply), Some(204));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_final() {
     for part in
         ["HTTP/1.1 20", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "nonsense\r\n\r\n"]

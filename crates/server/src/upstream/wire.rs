@@ -114,10 +114,11 @@ impl Turn {
         self.is_answered
     }
 
-    /// Returns whether the connection has served an earlier request and took nothing of this one. `is_returned`: hyper has given the
-    /// request back, so that it has not begun a turn.
+    /// Returns whether the connection has served an earlier request and gave no byte in answer to this one: an upstream may close an
+    /// idle connection at any moment, and when that crosses a request, the kernel takes what nobody will read (RFC 9112, section 9.5).
+    /// `is_returned`: hyper has given the request back, so that it has not begun a turn.
     pub(super) const fn is_stale(self, is_returned: bool) -> bool {
-        if is_returned { 0 < self.number } else { 1 < self.number && self.written_bytes == 0 }
+        if is_returned { 0 < self.number } else { 1 < self.number && !self.is_answered }
     }
 }
 
@@ -263,5 +264,17 @@ mod tests {
         drop(theirs);
         wire.write_all(b"second").await.unwrap_err();
         assert!(turn.borrow().is_stale(false), "the second was not taken");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_crossed_the_close_is_stale_until_a_byte_of_its_answer_came() {
+        let (mut wire, turn, mut theirs) = pair(64);
+        wire.write_all(b"first").await.unwrap();
+        theirs.write_all(b"ab").await.unwrap();
+        wire.read_u8().await.unwrap();
+        wire.write_all(b"second").await.unwrap();
+        assert!(turn.borrow().is_stale(false), "it was taken, perhaps by nobody");
+        wire.read_u8().await.unwrap();
+        assert!(!turn.borrow().is_stale(false));
     }
 }

@@ -1,5 +1,6 @@
 //! Who gets in, by which door, and what the upstream hears of it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hookwire_proto::frame::{Opcode, encode};
@@ -7,7 +8,8 @@ use hookwire_proto::signature::AccessKey;
 use hookwire_proto::token::NewToken;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -225,49 +227,60 @@ async fn what_a_client_sends_right_behind_its_handshake_is_not_lost() {
     }
 }
 
-/// Reads one request of an upstream's connection.
-async fn request(socket: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
+/// An upstream whose answers to connect events wait for a permit.
+struct Deciding {
+    upstream: Upstream,
+    asked: mpsc::UnboundedReceiver<()>,
+    permits: Arc<Semaphore>,
 }
 
-#[tokio::test]
+impl Deciding {
+    /// Starts an upstream that answers connect events by `verdict`. Needs a runtime of several threads.
+    async fn start(verdict: &'static str) -> Self {
+        let (sender, asked) = mpsc::unbounded_channel();
+        let permits = Arc::new(Semaphore::new(0));
+        let gate = permits.clone();
+        let upstream = Upstream::start(move |request| {
+            if request.event() != "connect" {
+                return ok("", "");
+            }
+            sender.send(()).unwrap();
+            let wait = async { gate.acquire().await.unwrap().forget() };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(wait));
+            Some(format!("HTTP/1.1 {verdict}Content-Length: 0\r\n\r\n"))
+        });
+        Self { upstream: upstream.await, asked, permits }
+    }
+
+    /// Lets a client ask to come in and leave before the upstream has decided; returns when it has.
+    async fn leave_early(&mut self, node: &TestNode) {
+        let mut client = TcpStream::connect(node.address).await.unwrap();
+        let head = format!("GET /ws/client/hubs/chat HTTP/1.1\r\n{UPGRADE}\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        self.asked.recv().await.unwrap();
+        drop(client);
+        self.permits.add_permits(1);
+        assert_eq!(self.upstream.next().await.event(), "connect");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_client_that_leaves_while_the_upstream_decides_gets_its_disconnect_event() {
-    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let node = start(Some(upstream.local_addr().unwrap()), |_| {}).await;
-    let mut client = TcpStream::connect(node.address).await.unwrap();
-    let head = format!("GET /ws/client/hubs/chat HTTP/1.1\r\n{UPGRADE}\r\n");
-    client.write_all(head.as_bytes()).await.unwrap();
-    let (mut called, _) = upstream.accept().await.unwrap();
-    assert!(request(&mut called).await.contains("X-ASRS-Event: connect\r\n"));
-    drop(client);
+    let mut deciding = Deciding::start("200 OK\r\nX-ASRS-User-Id: u\r\n").await;
+    let node = start(Some(deciding.upstream.address), |_| {}).await;
     // The node learns of it before or after the answer; the upstream has let somebody in and hears of the end either way.
-    let answer = b"HTTP/1.1 200 OK\r\nX-ASRS-User-Id: u\r\nContent-Length: 0\r\n\r\n";
-    called.write_all(answer).await.unwrap();
-    let second = tokio::select! {
-        head = request(&mut called) => head,
-        other = upstream.accept() => request(&mut other.unwrap().0).await,
-    };
-    assert!(second.contains("X-ASRS-Event: disconnect\r\n"), "{second}");
+    deciding.leave_early(&node).await;
+    assert_eq!(deciding.upstream.next().await.event(), "disconnect");
     assert_eq!(node.rest("HEAD", "chat/users/u", b"").await, 404);
-    drop(called);
     assert!(node.node.shutdown().await, "nothing is left behind");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_refusal_that_nobody_waits_for_leaves_nothing_behind() {
-    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let node = start(Some(upstream.local_addr().unwrap()), |_| {}).await;
-    let mut client = TcpStream::connect(node.address).await.unwrap();
-    let head = format!("GET /ws/client/hubs/chat HTTP/1.1\r\n{UPGRADE}\r\n");
-    client.write_all(head.as_bytes()).await.unwrap();
-    let (mut called, _) = upstream.accept().await.unwrap();
-    request(&mut called).await;
-    drop(client);
-    called.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    let mut deciding = Deciding::start("403 No\r\n").await;
+    let node = start(Some(deciding.upstream.address), |_| {}).await;
+    deciding.leave_early(&node).await;
     assert!(node.node.shutdown().await);
-    assert_eq!(called.read_u8().await.ok(), None, "no disconnect event for whom nobody let in");
+    // The node is gone, so nothing can follow but what has been recorded.
+    assert!(deciding.upstream.is_quiet(), "no disconnect event for whom nobody let in");
 }
