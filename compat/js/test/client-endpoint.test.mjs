@@ -178,7 +178,6 @@ test('an upstream that fails, or redirects, is a bad gateway', async () => {
     (response) => response.status(500).send('a stack trace'),
     (response) => response.status(503).end(),
     (response) => response.redirect(307, `/${elsewhere.hub}/connections/connect`),
-    (response) => response.socket.destroy(),
     (response) => response.set('X-ASRS-User-Id', 'a\tb').status(200).end(),
   ]) {
     const room = stage.room({ connect: (_, response) => fail(response) });
@@ -189,6 +188,24 @@ test('an upstream that fails, or redirects, is a bad gateway', async () => {
     room.upstream.connections.clear();
   }
   assert.deepEqual(elsewhere.upstream.log, [], 'no redirect is followed');
+});
+
+test('an upstream that breaks off without an answer is asked again, and is a bad gateway when it keeps doing so', async () => {
+  let asked = 0;
+  const hesitant = stage.room({
+    connect: (request, response, event) => {
+      asked += 1;
+      if (asked < 3) response.socket.destroy();
+      else letIn(request, response, event);
+    },
+  });
+  const ann = await Socket.open(hesitant.url('?user=ann'));
+  assert.equal(asked, 3);
+  await ann.close();
+  await hesitant.upstream.disconnects.next();
+
+  const broken = stage.room({ connect: (_, response) => response.socket.destroy() });
+  assert.equal((await refusal(broken.url('?user=ann'))).status, 502);
 });
 
 test('the subprotocol is the one that the upstream chooses', async () => {

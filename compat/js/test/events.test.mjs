@@ -262,6 +262,25 @@ test('a late answer is delivered when it comes', async () => {
   assert.deepEqual(await ann.next(), text('here I am'));
 });
 
+test('an upstream that closes its connections after each answer, without saying so, misses nothing', async () => {
+  const cutting = (answer) => (request, response, event) => {
+    response.once('finish', () => request.socket.destroySoon());
+    answer(request, response, event);
+  };
+  const empty = (_, response) => response.status(200).end();
+  const room = stage.room({ connect: cutting(letIn), message: cutting(empty), disconnect: cutting(empty) });
+  const sent = [];
+  for (let at = 0; at < 50; at += 1) {
+    const ann = await room.join('ann');
+    ann.send(`${at}, one`);
+    ann.send(`${at}, two`);
+    sent.push(`${at}, one`, `${at}, two`);
+    await ann.close();
+    await room.upstream.disconnects.next();
+  }
+  assert.deepEqual(room.upstream.messages.untaken.map((message) => message.text), sent);
+});
+
 test('a connect handler may use the REST API before the client is in', async () => {
   let room;
   const outcomes = [];

@@ -1,5 +1,6 @@
 // Every call of the REST API, by the old library and by hand.
 import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
 import { after, test } from 'node:test';
 
 import { eventually } from '../lib/mailbox.mjs';
@@ -393,6 +394,19 @@ test('a body of 1 MiB passes, one byte more is refused, and the service goes on'
   assert.equal((await room.call('POST', '/', { data, type: 'text/plain' })).status, 200);
   assert.equal((await room.call('POST', '/', { data: `${data}x`, type: 'text/plain' })).status, 413);
   await room.got([ann, text(data)]);
+});
+
+test('a body whose length is not announced is sent whole', async () => {
+  const room = stage.room();
+  const ann = await room.join('ann');
+  const { status } = await room.call('POST', '/', { data: Readable.from(['a body ', 'in ', 'parts']), type: 'text/plain' });
+  assert.equal(status, 200);
+  const endless = Readable.from((function* megabytes() {
+    for (;;) yield Buffer.alloc(64 * 1024);
+  })());
+  const refused = await room.call('POST', '/', { data: endless, type: 'text/plain' }).catch((error) => error);
+  assert.ok(refused.status === 413 || ['ECONNRESET', 'EPIPE'].includes(refused.code), `${refused.status ?? refused.code}`);
+  await room.got([ann, text('a body in parts')]);
 });
 
 test('messages of one sender arrive in order on every connection', async () => {
