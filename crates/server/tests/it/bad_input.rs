@@ -151,7 +151,7 @@ async fn requests_that_are_too_large_too_odd_or_forged_are_refused() {
 #[tokio::test]
 async fn a_head_that_trickles_is_cut_off() {
     let node = start(None, |config| {
-        config.limits.handshake_time_max = std::time::Duration::from_millis(100)
+        config.limits.handshake_time_max = std::time::Duration::from_millis(100);
     })
     .await;
     for head in [&b""[..], b"GET /api/v1/hea"] {

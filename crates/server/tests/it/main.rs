@@ -1,5 +1,7 @@
 //! A node from outside: real sockets, a real upstream, a WebSocket client that is not ours.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test does")]
+
 mod bad_input;
 mod handshake;
 mod http;

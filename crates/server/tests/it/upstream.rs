@@ -56,9 +56,15 @@ impl Upstream {
     pub(crate) async fn next(&mut self) -> Request {
         self.requests.recv().await.expect("the upstream runs as long as the test")
     }
+
+    /// Returns whether no request waits to be looked at.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.requests.is_empty()
+    }
 }
 
 /// Returns a 200 with further header lines and a body.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where no answer could stand")]
 pub(crate) fn ok(headers: &str, body: &str) -> Answer {
     Some(format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
