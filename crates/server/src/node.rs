@@ -60,6 +60,7 @@ pub struct Node {
     edge: Arc<Edge>,
     config: Config,
     bound: Vec<SocketAddr>,
+    upstream: Upstream,
     calls: TaskTracker,
     /// The shards', and the store's writer.
     threads: Vec<JoinHandle<()>>,
@@ -134,7 +135,7 @@ impl Node {
             edge.tasks.spawn(http::accept(edge.clone(), listener, room.clone()));
         }
         tracing::info!(shards = count, addresses = ?bound, "started");
-        Ok(Self { edge, config, bound, calls, threads })
+        Ok(Self { edge, config, bound, upstream, calls, threads })
     }
 
     /// Returns the addresses that are listened on, in the order of the configuration.
@@ -169,6 +170,7 @@ impl Node {
         self.edge.draining.store(true, Ordering::Relaxed);
         self.edge.stop.cancel();
         let drained = self.edge.shards.drain(patience).await;
+        self.upstream.finish();
         self.calls.close();
         self.edge.tasks.close();
         self.edge.shards.stop();

@@ -11,7 +11,7 @@ mod resolver;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,8 +35,8 @@ use crate::config::{AddressRange, UpstreamLimits};
 /// Idle connections are dropped before the upstream does: Node closes them after 5 s.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 
-/// Upstreams with places; when more are named, those without calls are forgotten.
-const GATES_MAX: usize = 1_024;
+/// Upstreams that are remembered; when more are named, those without calls are forgotten.
+const UPSTREAMS_MAX: usize = 1_024;
 
 /// How long one upstream's failures are not mentioned again in the log.
 const WARN_PAUSE: Duration = Duration::from_secs(10);
@@ -51,8 +51,14 @@ struct Inner {
     resolver: Resolver,
     requests: Requests,
     limits: UpstreamLimits,
+    upstreams: Mutex<Upstreams>,
+}
+
+#[derive(Debug, Default)]
+struct Upstreams {
     /// By scheme, host and port.
-    gates: Mutex<HashMap<String, Arc<Named>>>,
+    named: HashMap<String, Arc<Named>>,
+    is_finishing: bool,
 }
 
 /// One upstream.
@@ -141,8 +147,17 @@ impl Upstream {
             .http1_max_headers(answer::HEADERS_MAX)
             .build(Connector::new(resolver.clone()));
         let requests = Requests::new(keys).await?;
-        let gates = Mutex::default();
-        Ok(Self(Arc::new(Inner { client, resolver, requests, limits, gates })))
+        let upstreams = Mutex::default();
+        Ok(Self(Arc::new(Inner { client, resolver, requests, limits, upstreams })))
+    }
+
+    /// From now on nobody waits for an answer, except to a connect event: what has passed, or passes later, is given up. Calls still
+    /// go out, so that every event is posted.
+    pub(crate) fn finish(&self) {
+        let mut upstreams = self.upstreams();
+        upstreams.is_finishing = true;
+        // Each is independent of the others.
+        upstreams.named.values().for_each(|named| named.gate.close());
     }
 
     /// Makes a call and reports what comes of it: at most once that it has passed, exactly once how it ended. Not cancel-safe: run it
@@ -247,17 +262,24 @@ impl Upstream {
     }
 
     fn named(&self, origin: &str) -> Arc<Named> {
-        let mut gates = self.0.gates.lock().expect("nothing panics while it holds the gates");
-        if let Some(named) = gates.get(origin) {
+        let mut upstreams = self.upstreams();
+        if let Some(named) = upstreams.named.get(origin) {
             return named.clone();
         }
-        if GATES_MAX <= gates.len() {
-            gates.retain(|_, named| 1 < Arc::strong_count(named));
+        if UPSTREAMS_MAX <= upstreams.named.len() {
+            upstreams.named.retain(|_, named| 1 < Arc::strong_count(named));
         }
         let gate = Gate::new(self.0.limits.calls_in_flight_max);
+        if upstreams.is_finishing {
+            gate.close();
+        }
         let named = Arc::new(Named { gate, trouble: Mutex::default() });
-        gates.insert(origin.to_owned(), named.clone());
+        upstreams.named.insert(origin.to_owned(), named.clone());
         named
+    }
+
+    fn upstreams(&self) -> MutexGuard<'_, Upstreams> {
+        self.0.upstreams.lock().expect("nothing panics while it holds the upstreams")
     }
 }
 

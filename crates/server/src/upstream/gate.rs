@@ -34,6 +34,8 @@ struct Line {
     /// Calls that have passed, oldest first; sending gives one up.
     passed: BTreeMap<u64, oneshot::Sender<()>>,
     last_passed: u64,
+    /// Whether all that pass are given up.
+    is_closing: bool,
 }
 
 /// What a place is for.
@@ -109,6 +111,17 @@ impl Gate {
         Ok(Place { gate: self, permit: Some(permit), standing: Standing::Awaited })
     }
 
+    /// Gives up all calls that have passed, and from now on each one as it passes.
+    pub(super) fn close(&self) {
+        let mut line = self.line();
+        line.is_closing = true;
+        for order in std::mem::take(&mut line.passed).into_values() {
+            line.leaving += 1;
+            // A call that has just ended by itself is gone too.
+            let _ = order.send(());
+        }
+    }
+
     fn stand_in_line(&self, bytes: usize) -> Result<Waiting<'_>, Full> {
         let mut line = self.line();
         if 0 < bytes && WAITING_BYTES_MAX < line.waiting_bytes + bytes {
@@ -144,7 +157,7 @@ impl Place<'_> {
     pub(super) fn pass(&mut self) -> oneshot::Receiver<()> {
         let (order, given_up) = oneshot::channel();
         let mut line = self.gate.line();
-        if line.leaving < line.waiting {
+        if line.is_closing || line.leaving < line.waiting {
             line.leaving += 1;
             self.standing = Standing::Leaving;
             order.send(()).expect("the receiver is still here");
@@ -260,6 +273,20 @@ mod tests {
             assert!(gate.line().passed.is_empty());
         }
         assert_eq!(gate.line().leaving, 0);
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_closes_keeps_no_call_that_nobody_waits_for() {
+        let gate = Gate::new(4);
+        let mut first = gate.enter(Purpose::Other, 0).await.unwrap();
+        let mut second = gate.enter(Purpose::Other, 0).await.unwrap();
+        let mut first_given_up = first.pass();
+        gate.close();
+        assert!(is_given_up(&mut first_given_up));
+        assert!(is_given_up(&mut second.pass()));
+        drop((first, second));
+        assert_eq!(gate.line().leaving, 0);
+        assert!(gate.enter(Purpose::Other, 0).await.is_ok(), "what comes is still sent");
     }
 
     #[tokio::test]

@@ -8,4 +8,5 @@ mod http;
 mod node;
 mod rest;
 mod service;
+mod shutdown;
 mod upstream;
