@@ -239,11 +239,10 @@ fn frame(re: u64, answer: &Result<crate::wire::Answer, Refusal>) -> Response {
     let frame = match answer {
         Ok(answer) => AnswerFrame::Ok { re, answer },
         Err(refusal) => {
-            match &refusal.cause {
-                Some(cause) => {
-                    tracing::warn!(?refusal, error = %Chain(cause), "a request failed");
-                }
-                None => tracing::debug!(code = ?refusal.code, "a request was refused"),
+            if let Some(cause) = &refusal.cause {
+                tracing::warn!(?refusal, error = %Chain(cause), "a request failed");
+            } else {
+                tracing::debug!(code = ?refusal.code, "a request was refused");
             }
             AnswerFrame::Error { re, code: refusal.code, message: &refusal.message }
         }

@@ -98,6 +98,9 @@ pub struct Running {
 ///
 /// # Errors
 /// [`ServeError`] when the set-up cannot work. The service need not be reachable yet.
+///
+/// # Panics
+/// When the system that gave randomness at the start gives none later.
 pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running, ServeError> {
     let ChatConfig { connection_string, hub, data, public_endpoint, .. } = config;
     let address = listener.local_addr().map_err(|source| ServeError::Listener { source })?;

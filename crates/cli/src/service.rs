@@ -1,5 +1,6 @@
 //! Commands that run the service: `serve`, `dev`, `bench echo-server`.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -60,7 +61,7 @@ pub(crate) struct DevArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArguments {
-    /// Where the functions and the page are served; FUNCTIONS_CUSTOMHANDLER_PORT names another port.
+    /// Where the functions and the page are served; `FUNCTIONS_CUSTOMHANDLER_PORT` names another port.
     #[arg(long, default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// The service that calls the functions.
@@ -252,5 +253,9 @@ fn kept_key(data: &Path) -> anyhow::Result<String> {
 pub(crate) fn random_key() -> anyhow::Result<String> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut key = String::with_capacity(2 * KEY_BYTES);
+    for byte in bytes {
+        write!(key, "{byte:02x}")?;
+    }
+    Ok(key)
 }

@@ -88,9 +88,9 @@ impl<'a> Chain<'a> {
                 return Ok(None);
             };
             let path = self.path(number);
-            match read(self.objects, &path).await? {
-                Some(bytes) => return self.parse(number, &path, &bytes).map(Some),
-                None => continue, // Deleted since it was listed: there is a higher one by now.
+            // If it was deleted since it was listed, there is a higher one by now.
+            if let Some(bytes) = read(self.objects, &path).await? {
+                return self.parse(number, &path, &bytes).map(Some);
             }
         }
         Err(StoreError::Moving { path: self.folder.to_string() })
@@ -183,6 +183,7 @@ impl<'a> Chain<'a> {
         Ok(versions)
     }
 
+    #[expect(clippy::unused_self, reason = "a version is read by the chain it is of")]
     fn parse<D: DeserializeOwned>(
         &self,
         number: u64,

@@ -68,6 +68,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Checks what a histogram promises: buckets in order that only grow, the last of them the count.
+#[expect(clippy::type_complexity, reason = "buckets and count of each label set, used here alone")]
 fn check_histogram(name: &str, family: &Family) {
     let mut series: BTreeMap<Vec<(&str, &str)>, (Vec<(f64, f64)>, Option<f64>)> = BTreeMap::new();
     for (sample, labels, value) in &family.samples {
