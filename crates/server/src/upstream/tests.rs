@@ -533,6 +533,22 @@ async fn malformed_answers_fail() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_speaks_no_tls_where_the_url_says_so_is_unreachable() {
+    let (listener, url) = listen().await;
+    let url = url.replace("http://", "https://");
+    let mut caller = Caller::new(UpstreamLimits::default()).await;
+    let upstream = async {
+        let mut peer = Peer::accept(&listener).await;
+        assert_ne!(peer.socket.read_buf(&mut peer.buffer).await.unwrap(), 0);
+        assert_eq!(peer.buffer[0], 22, "a TLS handshake record (RFC 8446, section 5.1)");
+        peer.write("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    };
+    let (reply, ()) = caller.while_upstream(&url, Event::Disconnect, upstream).await;
+    let reason = reason(reply);
+    assert!(reason.starts_with("cannot reach the upstream: "), "{reason}");
+}
+
+#[tokio::test]
 async fn redirects_and_server_errors_are_answers() {
     for status_line in ["302 Found", "500 Oops", "503 Busy"] {
         let (listener, url) = listen().await;
