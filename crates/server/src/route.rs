@@ -337,6 +337,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_not_allowed_is_answered_with_what_is() {
+        let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "post"];
+        for path in [
+            "/ws/client/hubs/chat",
+            "/ws/api/v1/hubs/chat",
+            "/ws/api/v1/hubs/chat/users/u",
+            "/ws/api/v1/hubs/chat/groups/g",
+            "/ws/api/v1/hubs/chat/connections/i",
+            "/ws/api/v1/hubs/chat/groups/g/connections/i",
+            "/ws/api/v1/hubs/chat/connections/i/groups/g",
+            "/ws/api/v1/hubs/chat/groups/g/users/u",
+            "/ws/api/v1/hubs/chat/users/u/groups/g",
+            "/ws/api/v1/hubs/chat/users/u/groups",
+            "/api/v1/health",
+            "/metrics",
+        ] {
+            let uri: Uri = path.parse().unwrap();
+            let parse = |method: &str| parse(&Method::from_bytes(method.as_bytes()).unwrap(), &uri);
+            let served: Vec<&str> =
+                methods.into_iter().filter(|method| parse(method).is_ok()).collect();
+            assert!(!served.is_empty(), "{path}");
+            for method in methods {
+                let Err(error) = parse(method) else { continue };
+                let answer = error.into_answer();
+                assert_eq!(answer.status(), 405, "{method} {path}");
+                let mut allowed: Vec<&str> =
+                    answer.headers()["allow"].to_str().unwrap().split(", ").collect();
+                allowed.sort_by_key(|one| methods.iter().position(|method| method == one));
+                assert_eq!(allowed, served, "{method} {path}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn hostile_paths_never_panic(path in "/[!-~]{0,60}") {
