@@ -152,7 +152,7 @@ pub(super) fn run(arguments: &FanoutArguments, json: bool) -> anyhow::Result<Fan
     let mut rounds = Vec::new();
     let mut latency = Histogram::new();
     for number in 0..=arguments.rounds {
-        let measured = load.round(target.process(), messages, pace, &bar)?;
+        let measured = load.round(&target, messages, pace, &bar)?;
         let floor_ns = floor
             .as_mut()
             .map(|floor| floor_round(floor, messages, arguments.connections, mode))
@@ -266,11 +266,14 @@ impl Load {
     /// Publishes `messages` and returns when all have arrived.
     fn round(
         &mut self,
-        process: Option<Process>,
+        target: &Target,
         messages: u64,
         pace: Pace,
         bar: &ProgressBar,
     ) -> anyhow::Result<Measured> {
+        // A new connection each time: the service closes one that is silent for long.
+        self.publisher = target.publisher(&self.swarm)?;
+        let process = target.process();
         self.receipts.latency = Histogram::new();
         let delivered = self.receipts.delivered();
         let cpu_before = process.map(Process::cpu_at_rest).transpose()?;

@@ -24,6 +24,9 @@ const CALLS_IN_FLIGHT: usize = 64;
 /// Most connections.
 const CONNECTIONS_MAX: u64 = 1_000_000;
 
+/// Most looks at the memory.
+const STEPS_MAX: u64 = 1_000;
+
 /// The group that all connections are put into.
 const GROUP: &str = "idle";
 
@@ -32,15 +35,18 @@ const GROUP: &str = "idle";
 pub(crate) struct IdleArguments {
     #[command(flatten)]
     target: TargetArguments,
-    /// Connections before the first look at the service's memory
+    /// Connections from which on the memory of each further one is told
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..CONNECTIONS_MAX))]
     from: u64,
-    /// Connections before the second
+    /// Connections in the end
     #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u64).range(2..=CONNECTIONS_MAX))]
     connections: u64,
     /// Who says which user a connection has
     #[arg(long, value_enum, default_value_t = Identity::Upstream)]
     identity: Identity,
+    /// Looks at the service's memory on the way
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=STEPS_MAX))]
+    steps: u64,
     /// Put the connections into no group
     #[arg(long)]
     no_group: bool,
@@ -62,9 +68,13 @@ pub(super) struct IdleOutcome {
     identity: Identity,
     groups: u32,
     shards: Option<u16>,
-    looks: [Look; 2],
-    /// Bytes of proportional set size that one more connection takes.
+    /// The first before any connection, the second where the slope begins.
+    looks: Vec<Look>,
+    /// Bytes of proportional set size that one more connection takes: the slope from the second look to the last. Memory that is
+    /// left over from handshakes and is used again makes it small.
     bytes_per_connection: f64,
+    /// The growth since there was no connection, for each connection. It includes what is needed once, so it is too large.
+    bytes_per_connection_max: f64,
     /// Of these, what the service must repeat on every event of a connection: query, claims, addresses. `None` without an upstream
     /// that sees it.
     kept_bytes_per_connection: Option<f64>,
@@ -77,12 +87,8 @@ struct Look {
 }
 
 pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleOutcome> {
-    ensure!(
-        arguments.from < arguments.connections,
-        "the second look needs more connections than the first ({} and {})",
-        arguments.connections,
-        arguments.from
-    );
+    let (from, to) = (arguments.from, arguments.connections);
+    ensure!(from < to, "there must be more connections in the end ({to}) than at first ({from})");
     let with_upstream = arguments.identity == Identity::Upstream || !arguments.no_group;
     if with_upstream && arguments.target.shards().is_none() {
         bail!(
@@ -94,7 +100,6 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
         target.process().context("the memory of an unknown process cannot be read: add --pid")?;
     let progress = Progress::new(json);
     let mut swarm = Swarm::new(Clock::start())?;
-    let mut caller = target.publisher(&swarm)?;
     let mut arrivals =
         Arrivals { ids: Vec::new(), bar: progress.bar("connect", arguments.connections) };
 
@@ -103,41 +108,44 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
         let settings = upstream.settings(target.service().hub().as_str());
         let path = "/manage/v1/ws/upstream";
         let token = target.service().rest_token(path, Duration::from_hours(1));
+        let mut caller = target.publisher(&swarm)?;
         caller.queue("POST", path, &token, "application/json", settings.as_bytes())?;
         answered(&mut swarm, &mut caller, &mut arrivals, 0)?;
         Some(upstream)
     } else {
         None
     };
-    let mut looks = [Look { connections: 0, proportional_bytes: 0 }; 2];
-    for (look, connections) in looks.iter_mut().zip([arguments.from, arguments.connections]) {
+    let mut looks = vec![Look { connections: 0, proportional_bytes: at_rest(process)? }];
+    for step in 0..=arguments.steps {
+        let connections = from + (to - from) * step / arguments.steps;
         let before = swarm.len();
-        connect(
-            &target,
-            &mut swarm,
-            &mut arrivals,
-            usize::try_from(connections)?,
-            arguments.identity,
-        )?;
+        let count = usize::try_from(connections)?;
+        connect(&target, &mut swarm, &mut arrivals, count, arguments.identity)?;
         if !arguments.no_group {
-            join(&target, &mut swarm, &mut caller, &mut arrivals, before)?;
+            join(&target, &mut swarm, &mut arrivals, before)?;
         }
-        *look = Look { connections, proportional_bytes: at_rest(process)? };
+        looks.push(Look { connections, proportional_bytes: at_rest(process)? });
     }
     arrivals.bar.finish_and_clear();
-    let [first, second] = looks;
-    let grown = i128::from(second.proportional_bytes) - i128::from(first.proportional_bytes);
-    let grown =
-        u64::try_from(grown).context("the service has less memory with more connections")?;
+    let last = looks[looks.len() - 1];
     Ok(IdleOutcome {
         benchmark: "idle",
         identity: arguments.identity,
         groups: u32::from(!arguments.no_group),
         shards: arguments.target.shards(),
-        looks,
-        bytes_per_connection: per(grown, second.connections - first.connections),
+        bytes_per_connection: last.slope_since(looks[1]),
+        bytes_per_connection_max: last.slope_since(looks[0]),
         kept_bytes_per_connection: upstream.map(|upstream| upstream.kept_bytes()),
+        looks,
     })
+}
+
+impl Look {
+    /// Returns the growth in bytes for each connection that came since; negative if memory was given back.
+    fn slope_since(self, earlier: Self) -> f64 {
+        let of = |look: Self| per(look.proportional_bytes, 1);
+        (of(self) - of(earlier)) / per(self.connections - earlier.connections, 1)
+    }
 }
 
 fn connect(
@@ -162,23 +170,22 @@ fn connect(
 fn join(
     target: &Target,
     swarm: &mut Swarm,
-    caller: &mut Publisher,
     arrivals: &mut Arrivals,
     first: usize,
 ) -> anyhow::Result<()> {
     while arrivals.ids.len() < swarm.len() {
-        if swarm.turn(arrivals)? {
-            caller.on_ready()?;
-        }
+        swarm.turn(arrivals)?;
     }
+    // A new connection each time: the service closes one that is silent for long.
+    let mut caller = target.publisher(swarm)?;
     for at in first..swarm.len() {
         let hub = target.service().hub();
         let path = format!("/ws/api/v1/hubs/{hub}/groups/{GROUP}/connections/{}", arrivals.ids[at]);
         let token = target.service().rest_token(&path, Duration::from_hours(1));
         caller.queue("PUT", &path, &token, "text/plain", b"")?;
-        answered(swarm, caller, arrivals, CALLS_IN_FLIGHT)?;
+        answered(swarm, &mut caller, arrivals, CALLS_IN_FLIGHT)?;
     }
-    answered(swarm, caller, arrivals, 0)
+    answered(swarm, &mut caller, arrivals, 0)
 }
 
 /// Sends what is in line and waits until no more than `in_flight` calls are unanswered.
@@ -226,22 +233,43 @@ impl Display for IdleOutcome {
             Identity::Token => "a token",
         };
         writeln!(f, "idle connections, each with a user by {by} and {} group(s)", self.groups)?;
-        let mut table = Table::new(["connections", "proportional set MiB"]);
-        for look in self.looks {
+        let mut table =
+            Table::new(["connections", "proportional set MiB", "bytes for each further one"]);
+        for (at, look) in self.looks.iter().enumerate() {
+            let slope = at.checked_sub(1).map(|before| look.slope_since(self.looks[before]));
             table.row([
                 look.connections.to_string(),
                 hundredths(per(look.proportional_bytes, 1024 * 1024)),
+                whole(slope),
             ]);
         }
         write!(f, "{table}")?;
-        write!(f, "  {} bytes per connection", whole(self.bytes_per_connection))?;
+        write!(
+            f,
+            "  {} bytes per connection by the slope from {} on, at most {}",
+            whole(self.bytes_per_connection),
+            self.looks[1].connections,
+            whole(self.bytes_per_connection_max)
+        )?;
         if let Some(kept) = self.kept_bytes_per_connection {
             write!(
                 f,
-                ", {} of them what each event must repeat (query, claims, addresses)",
+                "; {} of them are what each event must repeat (query, claims, addresses)",
                 whole(kept)
             )?;
         }
         writeln!(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_is_the_growth_for_each_connection() {
+        let look = |connections, proportional_bytes| Look { connections, proportional_bytes };
+        assert!((look(18_000, 7_400_000).slope_since(look(2_000, 1_000_000)) - 400.0).abs() < 1e-9);
+        assert!((look(20, 0).slope_since(look(10, 100)) + 10.0).abs() < 1e-9, "memory given back");
     }
 }

@@ -1,0 +1,3 @@
+//! The built command from outside.
+
+mod bench;
