@@ -47,7 +47,10 @@ impl Pages {
 
     /// Returns a file below `assets/`. Their names change with their content.
     pub(crate) fn asset(&self, path: &str, request: &HeaderMap) -> Response {
-        let mut response = match Built::get(&format!("assets/{path}")) {
+        // A build that reads from disk would follow the dots within the pages' folder.
+        let inside = path.split('/').all(|part| part != "..");
+        let file = inside.then(|| Built::get(&format!("assets/{path}"))).flatten();
+        let mut response = match file {
             Some(file) => answer(&file, "public, max-age=31536000, immutable", request),
             None => plain(StatusCode::NOT_FOUND, "There is no such file.\n"),
         };
