@@ -15,11 +15,12 @@ export const SECONDARY_KEY = 'hgfedcba9876543210zyxwvutsrqponmlkjihgfedcba';
 /** Bytes of the service's log that are kept for the message of a failure. */
 const LOG_BYTES_MAX = 64 * 1024;
 
-/** What still runs when this process ends is ended with it. */
+/** What still runs when this process ends is ended with it, also when the test runner ends it for taking too long. */
 const running = new Set();
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
+for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(name, () => process.exit(1));
 
 // Nothing here may leave this machine, whatever proxy the machine is set up with.
 process.env.NO_PROXY = '*';
@@ -122,8 +123,12 @@ export class Service {
     return this.exit();
   }
 
-  /** Removes the folder of a service that has ended. */
-  async forget() {
-    await rm(this.#folder, { recursive: true });
+  /** Leaves nothing behind, however it went: no process, no folder. */
+  async clear() {
+    if (this.isRunning) {
+      this.signal('SIGKILL');
+      await this.exit();
+    }
+    await rm(this.#folder, { recursive: true, force: true });
   }
 }

@@ -33,6 +33,10 @@ export async function request(url, { method = 'GET', headers = {}, data } = {}) 
 export class Stage {
   #rooms = 0;
 
+  /**
+   * Starts both.
+   * @param configuration further TOML for the service
+   */
   static async set(configuration) {
     const stage = new Stage();
     stage.upstream = await Upstream.start();
@@ -47,17 +51,20 @@ export class Stage {
   }
 
   /**
-   * Stops the service, then the upstream, and looks back at all tests of the file: the service must end well, and every
-   * connection that was let in must have had exactly one disconnect event, every other none.
+   * Stops the service and looks back at all that happened: the service must end well, and every connection that was let in must
+   * have had exactly one disconnect event, every other none.
    */
   async end() {
     const exit = await this.service.stop();
-    const faults = this.upstream.faults();
-    await this.upstream.end();
     assert.deepEqual(exit, { code: 0, signal: null }, this.service.log);
-    assert.deepEqual(faults, []);
+    assert.deepEqual(this.upstream.faults(), []);
     assert.ok(!this.service.log.includes('panicked'), this.service.log);
-    await this.service.forget();
+  }
+
+  /** Leaves nothing behind, however it went. */
+  async clear() {
+    await this.service.clear();
+    await this.upstream.end();
   }
 }
 

@@ -68,7 +68,9 @@ export class Upstream {
     return faults;
   }
 
+  /** Ends the upstream, unless that has happened. */
   async end() {
+    if (!this.#server.listening) return;
     this.#server.closeAllConnections();
     this.#server.close();
     await once(this.#server, 'close');

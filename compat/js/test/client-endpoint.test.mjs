@@ -10,7 +10,7 @@ import { Stage, token } from '../lib/stage.mjs';
 import { headerText, letIn, textOfHeader } from '../lib/upstream.mjs';
 
 const stage = await Stage.set();
-after(() => stage.end());
+after(() => stage.end().finally(() => stage.clear()));
 
 const clients = () => `ws://${stage.service.address}/ws/client`;
 

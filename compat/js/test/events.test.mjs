@@ -11,7 +11,7 @@ import { Stage, token } from '../lib/stage.mjs';
 import { letIn } from '../lib/upstream.mjs';
 
 const stage = await Stage.set();
-after(() => stage.end());
+after(() => stage.end().finally(() => stage.clear()));
 
 const SPELLING = [
   'X-ASRS-Connection-Id',

@@ -20,8 +20,15 @@ function metric(page, name, label = '') {
   return counted.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
 }
 
-test('health is told to everybody, without a token', async () => {
-  const stage = await Stage.set();
+/** Sets a stage that is cleared after the test, however that went. */
+async function staged(t, configuration) {
+  const stage = await Stage.set(configuration);
+  t.after(() => stage.clear());
+  return stage;
+}
+
+test('health is told to everybody, without a token', async (t) => {
+  const stage = await staged(t);
   const { status } = await request(`${stage.service.url}/api/v1/health`);
   assert.equal(status, 200);
   const head = await request(`${stage.service.url}/api/v1/health`, { method: 'HEAD' });
@@ -30,8 +37,8 @@ test('health is told to everybody, without a token', async () => {
   await stage.end();
 });
 
-test('metrics count what happens', async () => {
-  const stage = await Stage.set();
+test('metrics count what happens', async (t) => {
+  const stage = await staged(t);
   const room = stage.room();
   const page = async () => {
     const { status, body, headers } = await request(`${stage.service.url}/metrics`);
@@ -76,8 +83,8 @@ test('metrics count what happens', async () => {
   await stage.end();
 });
 
-test('SIGTERM says goodbye: clients get 1001, the upstream its disconnects, and the exit is clean', async () => {
-  const stage = await Stage.set();
+test('SIGTERM says goodbye: clients get 1001, the upstream its disconnects, and the exit is clean', async (t) => {
+  const stage = await staged(t);
   const room = stage.room({ message: (_, response) => response.status(200).end('answer') });
   const sockets = [];
   for (let at = 0; at < 10; at += 1) sockets.push(await room.join(`user ${at}`));
@@ -99,23 +106,19 @@ test('SIGTERM says goodbye: clients get 1001, the upstream its disconnects, and 
   });
   assert.equal((await within(refused, 'the refusal')).code, 'ECONNREFUSED');
   assert.deepEqual(stage.upstream.faults(), []);
-  await stage.upstream.end();
-  await stage.service.forget();
 });
 
-test('SIGINT ends it in the same way', async () => {
-  const stage = await Stage.set();
+test('SIGINT ends it in the same way', async (t) => {
+  const stage = await staged(t);
   const ann = await stage.room().join('ann');
   stage.service.signal('SIGINT');
   assert.equal((await ann.end()).code, 1001);
   assert.deepEqual(await stage.service.exit(), { code: 0, signal: null });
   assert.deepEqual(stage.upstream.faults(), []);
-  await stage.upstream.end();
-  await stage.service.forget();
 });
 
-test('the end waits for an upstream that still thinks, and a message on its way arrives first', async () => {
-  const stage = await Stage.set();
+test('the end waits for an upstream that still thinks, and a message on its way arrives first', async (t) => {
+  const stage = await staged(t);
   const [asked, answer] = [deferred(), deferred()];
   const room = stage.room({
     disconnect: async (_, response) => {
@@ -137,12 +140,10 @@ test('the end waits for an upstream that still thinks, and a message on its way 
   answer.resolve();
   assert.deepEqual(await exit, { code: 0, signal: null });
   assert.deepEqual(room.upstream.log.map(([event]) => event), ['connect', 'message', 'message', 'disconnect']);
-  await stage.upstream.end();
-  await stage.service.forget();
 });
 
-test('a second SIGTERM ends it at once, whatever is still waited for', async () => {
-  const stage = await Stage.set('[limits]\nshutdown_seconds_max = 600');
+test('a second SIGTERM ends it at once, whatever is still waited for', async (t) => {
+  const stage = await staged(t, '[limits]\nshutdown_seconds_max = 600');
   const asked = deferred();
   const room = stage.room({ disconnect: () => asked.resolve() });
   const ann = await room.join('ann');
@@ -153,12 +154,10 @@ test('a second SIGTERM ends it at once, whatever is still waited for', async () 
   stage.service.signal('SIGTERM');
   const { code } = await stage.service.exit();
   assert.equal(code, 143);
-  await stage.upstream.end();
-  await stage.service.forget();
 });
 
-test('an upstream that is not there, or hangs, is a bad gateway within the time that was set', async () => {
-  const stage = await Stage.set('[upstream]\nconnect_seconds_max = 1');
+test('an upstream that is not there, or hangs, is a bad gateway within the time that was set', async (t) => {
+  const stage = await staged(t, '[upstream]\nconnect_seconds_max = 1');
   const room = stage.room({ connect: () => {} });
   assert.equal((await refusal(room.url('?user=ann'))).status, 502, 'it hangs');
   assert.equal((await room.upstream.connects.next()).event, 'connect');
@@ -166,11 +165,11 @@ test('an upstream that is not there, or hangs, is a bad gateway within the time 
   assert.equal((await refusal(room.url('?user=ann'))).status, 502, 'it is not there');
   assert.equal((await request(`${stage.service.url}/api/v1/health`)).status, 200);
   assert.deepEqual(await stage.service.stop(), { code: 0, signal: null });
-  await stage.service.forget();
 });
 
-test('without any upstream a token with a user is enough, and messages go nowhere', async () => {
+test('without any upstream a token with a user is enough, and messages go nowhere', async (t) => {
   const service = await Service.start();
+  t.after(() => service.clear());
   const library = client(service.connectionString, 'alone');
   const ann = await Socket.open(library.clientEndpoint('ann'));
   assert.equal((await refusal(library.clientEndpoint())).status, 401);
@@ -179,11 +178,10 @@ test('without any upstream a token with a user is enough, and messages go nowher
   assert.deepEqual(await ann.next(), text('hi'));
   assert.deepEqual(await service.stop(), { code: 0, signal: null });
   assert.equal((await ann.end()).code, 1001);
-  await service.forget();
 });
 
-test('neither keys nor tokens are in the log', async () => {
-  const stage = await Stage.set();
+test('neither keys nor tokens are in the log', async (t) => {
+  const stage = await staged(t);
   const room = stage.room();
   const ann = await room.join('ann');
   const access = token(`/ws/client/hubs/${room.hub}`, { sub: 'ann', expiresIn: '-1h' });

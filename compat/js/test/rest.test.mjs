@@ -6,11 +6,11 @@ import { after, test } from 'node:test';
 import { eventually } from '../lib/mailbox.mjs';
 import { client } from '../lib/old-library.mjs';
 import { PRIMARY_KEY, SECONDARY_KEY } from '../lib/service.mjs';
-import { binary, text } from '../lib/socket.mjs';
+import { Socket, binary, text } from '../lib/socket.mjs';
 import { Stage, request, token } from '../lib/stage.mjs';
 
 const stage = await Stage.set();
-after(() => stage.end());
+after(() => stage.end().finally(() => stage.clear()));
 
 /** An id of the right shape that no connection has. */
 async function absentConnection(room) {
@@ -422,6 +422,25 @@ test('messages of one sender arrive in order on every connection', async () => {
     sent.push(text(message));
   }
   await room.got(...sockets.map((socket) => [socket, ...sent]));
+});
+
+test('calls that are made at the same time are all done, each once', async () => {
+  const room = stage.room();
+  const users = Array.from({ length: 10 }, (_, at) => `user ${at}`);
+  const sockets = await Promise.all(users.map((user) => Socket.open(room.url(`?user=${encodeURIComponent(user)}`))));
+  await Promise.all(users.map((user) => room.library.addToGroup('g', user)));
+  const messages = Array.from({ length: 100 }, (_, at) => `message ${at}`);
+  await Promise.all([
+    ...messages.map((message) => room.library.sendToGroup('g', message)),
+    ...users.map((user) => room.library.sendToUser(user, `for ${user}`)),
+    ...users.map(async (user) => assert.equal(await room.library.userExists(user), true)),
+  ]);
+  for (const [at, socket] of sockets.entries()) {
+    const got = new Set();
+    for (let count = 0; count <= messages.length; count += 1) got.add((await socket.next()).data);
+    assert.deepEqual(got, new Set([...messages, `for ${users[at]}`]));
+  }
+  await room.got(...sockets.map((socket) => [socket]));
 });
 
 test('both keys open the service, and so does every way in which callers write the audience', async () => {

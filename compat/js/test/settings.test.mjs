@@ -20,10 +20,13 @@ before(async () => {
   service = await Service.start({ template: upstream.template });
 });
 after(async () => {
-  assert.deepEqual(await service.stop(), { code: 0, signal: null });
-  assert.deepEqual(upstream.faults(), []);
-  await upstream.end();
-  await service.forget();
+  try {
+    assert.deepEqual(await service.stop(), { code: 0, signal: null });
+    assert.deepEqual(upstream.faults(), []);
+  } finally {
+    await service.clear();
+    await upstream.end();
+  }
 });
 
 const authorization = (options) => ({ Authorization: `Bearer ${token(PATH, options)}` });
