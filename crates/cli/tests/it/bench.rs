@@ -10,13 +10,13 @@ fn bench(arguments: &[&str]) -> Output {
         .args(arguments)
         .env("HOOKWIRE_LOG", "warn")
         .output()
-        .unwrap()
+        .expect("the command can be started")
 }
 
 fn outcome(arguments: &[&str]) -> Value {
     let output = bench(arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_slice(&output.stdout).expect("it prints one JSON object")
 }
 
 #[test]
