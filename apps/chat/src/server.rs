@@ -12,14 +12,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 /// Serves until `stop`, then finishes the requests under way. Not cancel-safe: dropping it leaves connections open.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let connections = TaskTracker::new();
+    let (connections, requests) = (TaskTracker::new(), TaskTracker::new());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let abort = CancellationToken::new();
     let accepting = async {
@@ -28,9 +29,13 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                 Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((socket, _)) => {
-                    let serving = connection(socket, router.clone(), stop.clone(), place);
+                    let serving =
+                        connection(socket, router.clone(), requests.clone(), stop.clone());
                     let abort = abort.clone();
-                    connections.spawn(async move { abort.run_until_cancelled(serving).await });
+                    connections.spawn(async move {
+                        abort.run_until_cancelled(serving).await;
+                        drop(place);
+                    });
                 }
                 Err(error) => {
                     // Of one connection, or for want of file descriptors: neither ends the server.
@@ -42,10 +47,13 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     };
     stop.run_until_cancelled(accepting).await.unwrap_or(());
     drop(listener);
+    requests.close();
+    if timeout(DRAIN_TIME_MAX, requests.wait()).await.is_err() {
+        tracing::warn!(left = requests.len(), "requests did not finish before the shutdown");
+    }
     connections.close();
-    if tokio::time::timeout(DRAIN_TIME_MAX, connections.wait()).await.is_err() {
-        tracing::warn!(left = connections.len(), "requests did not finish before the shutdown");
-        abort.cancel();
+    if timeout(FLUSH_TIME_MAX, connections.wait()).await.is_err() {
+        abort.cancel(); // They do not read their answer, or never finish their request head.
         connections.wait().await;
     }
 }
@@ -53,15 +61,16 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 async fn connection(
     socket: TcpStream,
     router: Router,
+    requests: TaskTracker,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
 ) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be late");
     }
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut router = router.clone();
+        let (mut router, request_under_way) = (router.clone(), requests.token());
         async move {
+            let _request_under_way = request_under_way;
             let answered =
                 Service::<Request<Body>>::call(&mut router, request.map(Body::new)).await;
             Ok::<_, Infallible>(answered.unwrap_or_else(|never| match never {}))
@@ -100,6 +109,9 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Longest wait for requests under way when the server stops.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Longest wait for their answers to be written after that.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

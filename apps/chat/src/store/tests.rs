@@ -118,7 +118,7 @@ async fn of_two_writers_one_loses_and_learns_what_the_other_wrote() {
     assert!(matches!(chain.append(&version(0, "one"), 1).await.unwrap(), Appended::Newest));
     match chain.append(&version(0, "two"), 2).await.unwrap() {
         Appended::Lost(Some(head)) => assert_eq!((head.number, &*head.document), (1, "one")),
-        other => panic!("{other:?}"),
+        Appended::Newest | Appended::Followed(_) | Appended::Lost(None) => panic!("it lost"),
     }
 }
 
@@ -141,7 +141,7 @@ async fn old_versions_are_deleted_and_the_newest_never() {
 #[tokio::test(start_paused = true)]
 async fn young_versions_are_kept() {
     let objects = memory();
-    let retention = Retention { versions_min: 2, age: Duration::from_secs(3_600) };
+    let retention = Retention { versions_min: 2, age: Duration::from_hours(1) };
     let chain = Chain::new(&objects, Path::from("chain"), retention);
     for number in 0..10 {
         chain.append(&version(number, "x"), number).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_writer_that_slept_does_not_believe_a_deleted_number() {
     chain.prune().await.unwrap();
     match chain.append(&version(4, "late"), 1).await.unwrap() {
         Appended::Lost(Some(head)) => assert_eq!((head.number, &*head.document), (40, "x")),
-        other => panic!("{other:?}"),
+        Appended::Newest | Appended::Followed(_) | Appended::Lost(None) => panic!("it lost"),
     }
     assert_eq!(chain.head::<String>().await.unwrap().unwrap().document, "x");
 }
@@ -178,7 +178,7 @@ async fn a_version_that_others_built_upon_counts() {
     // The answer to the first attempt was lost, so it is made again.
     match chain.append(&version(0, "mine"), 7).await.unwrap() {
         Appended::Followed(head) => assert_eq!((head.number, &*head.document), (2, "theirs")),
-        other => panic!("{other:?}"),
+        Appended::Newest | Appended::Lost(_) => panic!("it counts, and is not the newest"),
     }
 }
 
@@ -216,18 +216,18 @@ async fn messages_are_numbered_and_found_wherever_they_lie() {
     let conversation = store.conversation(&id).await.unwrap().unwrap();
     assert!(0 < conversation.sealed && conversation.tail.len() < 2 * 64 + 1);
     for (part, limit, expected, more) in [
-        (Part::Newest, 3, count - 2..=count, true),
-        (Part::Newest, 1_000, 1..=count, false),
-        (Part::Before(1), 10, 1..=0, false),
-        (Part::Before(0), 10, 1..=0, false),
-        (Part::Before(2), 10, 1..=1, false),
-        (Part::Before(130), 100, 30..=129, true),
-        (Part::Before(u64::MAX), 2, count - 1..=count, true),
-        (Part::After(0), 64, 1..=64, true),
-        (Part::After(60), 10, 61..=70, true),
-        (Part::After(count - 1), 100, count..=count, false),
-        (Part::After(count), 100, 1..=0, false),
-        (Part::After(u64::MAX), 100, 1..=0, false),
+        (Part::Newest, 3, count - 2..count + 1, true),
+        (Part::Newest, 1_000, 1..count + 1, false),
+        (Part::Before(1), 10, 0..0, false),
+        (Part::Before(0), 10, 0..0, false),
+        (Part::Before(2), 10, 1..2, false),
+        (Part::Before(130), 100, 30..130, true),
+        (Part::Before(u64::MAX), 2, count - 1..count + 1, true),
+        (Part::After(0), 64, 1..65, true),
+        (Part::After(60), 10, 61..71, true),
+        (Part::After(count - 1), 100, count..count + 1, false),
+        (Part::After(count), 100, 0..0, false),
+        (Part::After(u64::MAX), 100, 0..0, false),
     ] {
         let page = store.page(&conversation, part, limit).await.unwrap();
         let numbers: Vec<u64> = page.messages.iter().map(|(seq, _)| *seq).collect();
@@ -299,11 +299,9 @@ async fn messages_that_come_together_share_a_version() {
     );
     let versions = chain.head::<Option<Conversation>>().await.unwrap().unwrap().number;
     assert!(versions < 10, "{versions} versions for 150 messages");
-    let told = told.lock().unwrap();
-    let mut order: Vec<u64> = told.clone();
-    order.dedup();
-    assert!(told.iter().take(150).is_sorted(), "pushed in order");
     store.close().await;
+    let told = told.lock().unwrap();
+    assert_eq!(told[..150], (1..=150).collect::<Vec<_>>(), "told in order");
 }
 
 #[tokio::test(start_paused = true)]

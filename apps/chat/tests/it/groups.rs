@@ -130,7 +130,7 @@ async fn leaving_that_was_cut_half_way_can_be_repeated() -> Result<()> {
     let room = room_of(&["ann", "bob"]).await?;
     let id = create(&room, "ann", &["bob"]).await?;
     good(room.ask("bob", on("join", &id)).await?);
-    room.service.fail("/users/bob", 503, 3);
+    room.service.fail(&format!("{id}/users/bob"), 503, 3);
     refused(&room.ask("bob", on("leave", &id)).await?, "unavailable");
     assert_eq!(room.service.members_of(&id), ["ann", "bob"], "the service was not told");
     good(room.ask("bob", on("leave", &id)).await?);

@@ -60,13 +60,13 @@ async fn history_is_paged_back_and_forth() -> Result<()> {
         assert!(ids.insert(answer["message"]["id"].as_str().unwrap().to_owned()));
     }
     for (before, after, limit, expected, more) in [
-        (None, None, 10, 21..=30, true),
-        (Some(21), None, 10, 11..=20, true),
-        (Some(11), None, 10, 1..=10, false),
-        (None, Some(0), 10, 1..=10, true),
-        (None, Some(20), 10, 21..=30, false),
-        (None, Some(30), 10, 1..=0, false),
-        (None, Some(9_007_199_254_740_991), 100, 1..=0, false),
+        (None, None, 10, 21..31, true),
+        (Some(21), None, 10, 11..21, true),
+        (Some(11), None, 10, 1..11, false),
+        (None, Some(0), 10, 1..11, true),
+        (None, Some(20), 10, 21..31, false),
+        (None, Some(30), 10, 1..1, false),
+        (None, Some(9_007_199_254_740_991), 100, 1..1, false),
     ] {
         let page = good(room.ask("ann", open("public", before, after, limit)).await?);
         assert_eq!(numbers(&page), expected.collect::<Vec<_>>(), "{before:?} {after:?}");

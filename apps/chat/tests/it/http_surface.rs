@@ -13,13 +13,13 @@ use crate::service::{KEY, Room, USER_ID, request};
 #[tokio::test]
 async fn the_root_leads_to_the_page() -> Result<()> {
     let room = Room::open().await?;
-    let root = room.get("/", &[]).await?;
+    let answered = room.get("/", &[]).await?;
     assert_eq!(
-        (root.status, &root.headers["location"]),
+        (answered.status, &answered.headers["location"]),
         (StatusCode::TEMPORARY_REDIRECT, &"/api/index".parse()?)
     );
-    let root = room.get("/?token=1", &[]).await?;
-    assert_eq!(root.headers["location"], "/api/index?token=1");
+    let answered = room.get("/?token=1", &[]).await?;
+    assert_eq!(answered.headers["location"], "/api/index?token=1");
 
     let page = room.get("/api/index", &[]).await?;
     assert_eq!(page.status, StatusCode::OK);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -112,13 +112,8 @@ impl Recorded {
                 changed.await;
             }
         };
-        match tokio::time::timeout(WAIT_MAX, waiting).await {
-            Ok(push) => Ok(push),
-            Err(_) => {
-                let pushes = self.pushes.lock().unwrap();
-                anyhow::bail!("no push {kind} to {to}, but {pushes:?}")
-            }
-        }
+        let pushed = tokio::time::timeout(WAIT_MAX, waiting).await;
+        pushed.with_context(|| format!("no push {kind} to {to}, but {:?}", self.left()))
     }
 
     /// Returns the pushes that nobody took.
@@ -184,7 +179,7 @@ impl Room {
     pub(crate) async fn reopen(self) -> Result<Self> {
         self.chat.shutdown().await;
         let (chat, address) = start(&self.endpoint, self.folder.path(), |_| {}).await?;
-        Ok(Self { chat, address, ..self })
+        Ok(Self { address, chat, ..self })
     }
 
     /// Starts a second instance on the same data and the same service.

@@ -12,6 +12,9 @@ use super::*;
 /// One send: which user, which key.
 type Sent = (u8, u8);
 
+/// What a process sends, and when it dies.
+type Plan = (Vec<Sent>, Option<(u64, Death)>);
+
 fn sends(max: usize) -> impl Strategy<Value = Vec<Sent>> {
     prop::collection::vec((0..3_u8, 0..40_u8), 1..max)
 }
@@ -63,10 +66,7 @@ fn check(
     Ok(())
 }
 
-async fn processes_on_one_storage(
-    plans: Vec<(Vec<Sent>, Option<(u64, Death)>)>,
-    seed: u64,
-) -> Result<(), TestCaseError> {
+async fn processes_on_one_storage(plans: Vec<Plan>, seed: u64) -> Result<(), TestCaseError> {
     let inner = memory();
     let mut running = Vec::new();
     for (number, (sends, dies_at)) in (1..).zip(&plans) {
