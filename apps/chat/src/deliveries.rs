@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hookwire_client::{Service, ServiceError};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,7 +37,11 @@ struct Shared {
     service: Service,
     lanes: Mutex<HashMap<String, VecDeque<Delivery>>>,
     waiting: AtomicUsize,
+    at_once: Semaphore,
     tasks: TaskTracker,
+    /// Nothing is tried again: a shutdown waits.
+    closing: CancellationToken,
+    /// Nothing is tried.
     stop: CancellationToken,
 }
 
@@ -46,7 +51,9 @@ impl Deliveries {
             service,
             lanes: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            at_once: Semaphore::new(DELIVERIES_AT_ONCE_MAX),
             tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
             stop: CancellationToken::new(),
         }))
     }
@@ -73,8 +80,9 @@ impl Deliveries {
         }
     }
 
-    /// Waits until everything is delivered, at most `limit`. What is left then is dropped and logged.
+    /// Tries everything that waits once more, for at most `limit`. What is left then is dropped and logged.
     pub(crate) async fn close(&self, limit: Duration) {
+        self.0.closing.cancel();
         self.0.tasks.close();
         if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
             let left = self.0.waiting.load(Ordering::Relaxed);
@@ -104,10 +112,24 @@ impl Shared {
                 next
             };
             let Some(delivery) = next else { return };
-            if let Err(error) = patiently(|| self.deliver(&delivery)).await {
-                tracing::warn!(error = %Chain(&error), "a push was dropped");
+            match (self.try_to_deliver(&delivery).await, delivery) {
+                (Ok(()), _) => {}
+                // The next one who says hello is told.
+                (Err(error), Delivery::Presence(_)) => {
+                    tracing::debug!(error = %Chain(&error), "presence was not told");
+                }
+                (Err(error), _) => tracing::warn!(error = %Chain(&error), "a push was dropped"),
             }
             self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn try_to_deliver(&self, delivery: &Delivery) -> Result<(), ServiceError> {
+        let _place = self.at_once.acquire().await.expect("the semaphore is never closed");
+        let trying = patiently(|| self.deliver(delivery));
+        match self.closing.run_until_cancelled(trying).await {
+            Some(result) => result,
+            None => self.deliver(delivery).await,
         }
     }
 
@@ -157,5 +179,26 @@ fn may_pass(error: &ServiceError) -> bool {
 /// Pushes that may wait before requests are refused that cause more.
 pub(crate) const DELIVERIES_WAITING_MAX: usize = 10_000;
 
+/// Pushes that are under way at a time, over all lanes.
+const DELIVERIES_AT_ONCE_MAX: usize = 64;
+
 /// Between tries of a call of the service.
 const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_is_counted() {
+        // Nothing is sent before the test is over: its tasks get no turn.
+        let line =
+            "Endpoint=http://127.0.0.1;Port=1;AccessKey=ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789;";
+        let deliveries = Deliveries::new(Service::new(line, "chat").unwrap());
+        for n in 0..DELIVERIES_WAITING_MAX {
+            assert!(!deliveries.are_full());
+            deliveries.push(&format!("lane {}", n % 7), Delivery::Everybody("x".to_owned()));
+        }
+        assert!(deliveries.are_full());
+    }
+}

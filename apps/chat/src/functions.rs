@@ -158,7 +158,12 @@ async fn message(
         return refusal(re, Code::Unavailable, "The chat is too busy. Try again.");
     };
     let answer = match operation {
-        Ok(operation) => functions.chat.carry_out(&user, operation, SystemTime::now()).await,
+        Ok(operation) => {
+            let carrying_out = functions.chat.carry_out(&user, operation, SystemTime::now());
+            tokio::time::timeout(OPERATION_TIME_MAX, carrying_out).await.unwrap_or_else(|_| {
+                Err(Refusal::new(Code::Unavailable, "This took too long. It may have been done."))
+            })
+        }
         Err(refusal) => Err(refusal),
     };
     frame(re, &answer)
@@ -277,7 +282,47 @@ pub(crate) const BODY_BYTES_MAX: usize = 128 << 10;
 /// Longest time that a body takes to come.
 const BODY_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// Longest time of an operation, below the 60 s that Hookwire waits for an answer.
+const OPERATION_TIME_MAX: Duration = Duration::from_secs(50);
+
 /// How long the URL of `endpoint` can be used.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 
 const TOO_LARGE: &str = "The message is too large.";
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use tower::Service as _;
+
+    use super::*;
+    use crate::store::Random;
+
+    #[tokio::test]
+    async fn one_message_too_many_is_told_to_try_again() {
+        let line =
+            "Endpoint=http://127.0.0.1;Port=1;AccessKey=ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789;";
+        let service = Service::new(line, "chat").unwrap();
+        let functions = Functions {
+            chat: Chat::new(Arc::new(InMemory::new()), service.clone(), &Random::new(|| 4)),
+            pages: Pages::new(service.endpoint()),
+            public: service.clone(),
+            service,
+            verify_signature: false,
+            always_with_token: false,
+            handling: Semaphore::new(0),
+        };
+        let request = http::Request::post("/api/message")
+            .header("x-asrs-connection-id", "1")
+            .header("x-asrs-hub", "chat")
+            .header("x-asrs-event", "message")
+            .header("x-asrs-user-id", "ann")
+            .body(Body::from(r#"{"re":8,"op":"hello"}"#))
+            .unwrap();
+        let answer = router(Arc::new(functions)).call(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = to_bytes(answer.into_body(), 1_000).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&answer["re"], &answer["code"]), (&json!(8), &json!("unavailable")));
+    }
+}

@@ -88,24 +88,24 @@ impl Store {
         random: &Random,
         committed: Committed<Conversation>,
     ) -> Self {
-        let pace = |interval| Pace { interval, retention };
+        let pace = |interval, documents_max| Pace { interval, documents_max, retention };
         let random = || random.clone();
         Self {
             conversations: Writer::new(
                 Arc::clone(&objects),
-                pace(CONVERSATION_INTERVAL),
+                pace(CONVERSATION_INTERVAL, CONVERSATIONS_CHANGED_MAX),
                 random(),
                 committed,
             ),
             users: Writer::new(
                 Arc::clone(&objects),
-                pace(USER_INTERVAL),
+                pace(USER_INTERVAL, USERS_CHANGED_MAX),
                 random(),
                 Box::new(|_, _| {}),
             ),
             people: Writer::new(
                 Arc::clone(&objects),
-                pace(PEOPLE_INTERVAL),
+                pace(PEOPLE_INTERVAL, 1),
                 random(),
                 Box::new(|_, ()| {}),
             ),
@@ -305,6 +305,12 @@ const CONVERSATION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// From one version of a user's record to the next.
 const USER_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Conversations that are being changed at a time: each costs memory for its newest messages and their keys.
+const CONVERSATIONS_CHANGED_MAX: usize = 2_000;
+
+/// Records of users that are being changed at a time.
+const USERS_CHANGED_MAX: usize = 20_000;
 
 /// From one version of the list of people to the next.
 const PEOPLE_INTERVAL: Duration = Duration::from_millis(50);

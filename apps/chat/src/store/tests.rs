@@ -430,6 +430,20 @@ async fn a_spoiled_segment_spoils_only_its_page() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn documents_in_use_are_counted_until_they_are_idle() {
+    let pace = Pace { interval: Duration::ZERO, documents_max: 2, retention: Retention::default() };
+    let writer: Writer<UserRecord> = Writer::new(memory(), pace, random(1), Box::new(|_, _| {}));
+    let greet = async |name| writer.change(name, UserChange::Greet { public_seq: 0 }).await;
+    greet("ann").await.unwrap();
+    greet("bob").await.unwrap();
+    greet("ann").await.unwrap();
+    assert_eq!(greet("carl").await.unwrap_err().code, Code::Unavailable);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::task::yield_now().await; // The tasks of both have their turn.
+    greet("carl").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_store_refuses_and_has_finished_what_was_begun() {
     let objects = memory();
     let (store, told) = store_on(&objects, 1);

@@ -91,6 +91,8 @@ pub(crate) type Committed<D> = Box<dyn Fn(&D, &<D as Document>::Answer) + Send +
 pub(crate) struct Pace {
     /// From the start of one version to the start of the next of the same document. The first change never waits.
     pub(crate) interval: Duration,
+    /// Documents that are being changed at a time. Changes of one more are refused.
+    pub(crate) documents_max: usize,
     pub(crate) retention: Retention,
 }
 
@@ -182,7 +184,7 @@ impl<D: Document> Writer<D> {
             Some(jobs) => {
                 jobs.try_send(job).map_err(|_| Refusal::new(Code::Unavailable, BUSY))?;
             }
-            None if open.documents.len() == DOCUMENTS_OPEN_MAX => {
+            None if open.documents.len() == self.0.pace.documents_max => {
                 return Err(Refusal::new(Code::Unavailable, BUSY));
             }
             None => {
@@ -354,9 +356,6 @@ fn checked<D: Document>(
         }),
     }
 }
-
-/// Documents of one kind that are being changed at a time. Changes of one more are refused.
-pub(crate) const DOCUMENTS_OPEN_MAX: usize = 1_000;
 
 /// Changes that wait for one document. One more is refused.
 pub(crate) const CHANGES_WAITING_MAX: usize = 1_024;
