@@ -304,7 +304,7 @@ const PEOPLE: &str = "people";
 const CONVERSATION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// From one version of a user's record to the next.
-const USER_INTERVAL: Duration = Duration::from_millis(200);
+const USER_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Conversations that are being changed at a time: each costs memory for its newest messages and their keys.
 const CONVERSATIONS_CHANGED_MAX: usize = 2_000;

@@ -361,7 +361,7 @@ fn checked<D: Document>(
 pub(crate) const CHANGES_WAITING_MAX: usize = 1_024;
 
 /// How long a document that nobody changes is remembered.
-const DOCUMENT_IDLE_MAX: Duration = Duration::from_mins(1);
+const DOCUMENT_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// How often a change is tried while other processes win.
 const CONFLICTS_MAX: u32 = 64;
