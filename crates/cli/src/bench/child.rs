@@ -14,6 +14,20 @@ use super::process::Process;
 /// How long a child may take to say that it is ready.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Makes the allocator give freed memory back at once and use no huge pages, so that what a process holds is what it uses. Otherwise
+/// some megabytes come and go by themselves. Other allocators do not read it.
+const TIDY_ALLOCATOR: [(&str, &str); 2] =
+    [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ALLOW_THP", "0")];
+
+/// How a child uses memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// As the shipped program does.
+    AsShipped,
+    /// So that it can be measured.
+    Tidy,
+}
+
 /// A child process of this same program. Ends with this value, and with this process, however that ends.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -25,9 +39,13 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts `hookwire bench <arguments>` and waits until it is ready.
-    pub(super) fn start(arguments: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn start(arguments: &[String], memory: Memory) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program's own file is not known")?;
-        let mut running = Command::new(program)
+        let mut command = Command::new(program);
+        if memory == Memory::Tidy {
+            command.envs(TIDY_ALLOCATOR);
+        }
+        let mut running = command
             .args(["--json", "bench"])
             .args(arguments)
             .env("HOOKWIRE_LOG", "warn")

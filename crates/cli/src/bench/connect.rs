@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::child::Memory;
 use super::histogram::{Histogram, Percentiles};
 use super::process::Process;
 use super::report::{CpuPerUnit, Progress, Spread, Table, hundredths, per, whole};
@@ -63,7 +64,7 @@ struct Summary {
 
 pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<ConnectOutcome> {
     let connections = usize::try_from(arguments.connections)?;
-    let target = arguments.target.open(connections)?;
+    let target = arguments.target.open(connections, Memory::AsShipped)?;
     let handshakes = (0..connections)
         .map(|index| target.handshake(&format!("user-{index}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -81,7 +82,7 @@ pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<Co
         let seconds = Duration::from_nanos(clock.now() - begin).as_secs_f64();
         let cpu_after = target.process().map(Process::cpu_at_rest).transpose()?;
         // What their end costs lies between two rounds.
-        swarm.reset()?;
+        swarm.reset();
         if number == 0 {
             continue;
         }

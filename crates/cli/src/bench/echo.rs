@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use url::{Position, Url};
 
-use super::child::Child;
+use super::child::{Child, Memory};
 use super::histogram::{Histogram, Percentiles};
 use super::process::{OTHER_FILES, Process, allow_open_files};
 use super::report::{CpuPerUnit, Progress, Spread, Table, hundredths, per, whole};
@@ -170,7 +170,8 @@ impl Server {
         let (child, process, url) = if let Some(url) = &arguments.url {
             (None, arguments.pid.map(Process::new), url.clone())
         } else {
-            let (child, _) = start("echo-server", arguments.shards, arguments.pin)?;
+            let (child, _) =
+                start("echo-server", arguments.shards, arguments.pin, Memory::AsShipped)?;
             let url = child.told("url")?.parse()?;
             let process = child.process();
             (Some(child), Some(process), url)

@@ -8,6 +8,7 @@ use hookwire_client::Service;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::child::Memory;
 use super::floor::{BATCH_MAX, Floor};
 use super::histogram::{Histogram, Percentiles};
 use super::process::{CpuTime, Process};
@@ -141,7 +142,8 @@ pub(super) fn run(arguments: &FanoutArguments, json: bool) -> anyhow::Result<Fan
     let with_floor = !arguments.no_floor && mode != Mode::Rate;
     let progress = Progress::new(json);
     let clock = Clock::start();
-    let target = arguments.target.open(connections * (1 + usize::from(with_floor)))?;
+    let target =
+        arguments.target.open(connections * (1 + usize::from(with_floor)), Memory::AsShipped)?;
     let mut floor = with_floor
         .then(|| Floor::start(connections, size, target.core, clock))
         .transpose()

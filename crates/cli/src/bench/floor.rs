@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use hookwire_proto::frame::{Header, Opcode};
 use serde_json::json;
 
-use super::child::Child;
+use super::child::{Child, Memory};
 use super::fanout::Receipts;
 use super::process::{Process, allow_open_files, pin};
 use super::swarm::{Clock, Door, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Stamp, Swarm};
@@ -34,8 +34,9 @@ pub(crate) struct FloorArguments {
 /// The child process and the sockets to it.
 #[derive(Debug)]
 pub(super) struct Floor {
-    child: Child,
+    /// Before the child: what it still holds is reset.
     swarm: Swarm,
+    child: Child,
     receipts: Receipts,
     clock: Clock,
     sent: u64,
@@ -55,7 +56,7 @@ impl Floor {
             format!("--size={size}"),
         ];
         arguments.extend(core.map(|core| format!("--core={core}")));
-        let child = Child::start(&arguments)?;
+        let child = Child::start(&arguments, Memory::AsShipped)?;
         let address: SocketAddr = child.told("listen")?.parse()?;
         let door = Door { address, upgrade: None, in_flight: 1 };
         let mut swarm = Swarm::new(clock)?;

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::child::Memory;
 use super::process::Process;
 use super::publisher::Publisher;
 use super::report::{Progress, Table, hundredths, per, whole};
@@ -95,7 +96,7 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
             "a service that runs already has upstreams of its own, which are not replaced: add --identity token --no-group"
         );
     }
-    let target = arguments.target.open(usize::try_from(arguments.connections)?)?;
+    let target = arguments.target.open(usize::try_from(arguments.connections)?, Memory::Tidy)?;
     let process =
         target.process().context("the memory of an unknown process cannot be read: add --pid")?;
     let progress = Progress::new(json);

@@ -197,12 +197,18 @@ impl Swarm {
     }
 
     /// Throws all connections away, without ceremony and without leaving ports in `TIME_WAIT`.
-    pub(super) fn reset(&mut self) -> anyhow::Result<()> {
+    pub(super) fn reset(&mut self) {
         for member in self.members.drain(..) {
-            SockRef::from(&member.stream).set_linger(Some(Duration::ZERO))?;
+            // A socket that refuses it leaves its port behind for a minute.
+            let _ = SockRef::from(&member.stream).set_linger(Some(Duration::ZERO));
         }
         self.open = 0;
-        Ok(())
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        self.reset();
     }
 }
 

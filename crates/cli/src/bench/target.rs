@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use hookwire_client::{ClientEndpointOptions, Service};
 use url::{Position, Url};
 
-use super::child::Child;
+use super::child::{Child, Memory};
 use super::process::{OTHER_FILES, Process, allow_open_files, pin};
 use super::publisher::Publisher;
 use super::swarm::{Door, Swarm};
@@ -61,7 +61,7 @@ impl TargetArguments {
     }
 
     /// Starts or finds the service. `connections` of this process will be open at once, and as many in the service.
-    pub(super) fn open(&self, connections: usize) -> anyhow::Result<Target> {
+    pub(super) fn open(&self, connections: usize, memory: Memory) -> anyhow::Result<Target> {
         allow_open_files(connections as u64 + OTHER_FILES)?;
         let hub = format!("bench{:016x}", u64::from_be_bytes(random()?));
         if let Some(connection_string) = &self.connection_string {
@@ -70,7 +70,7 @@ impl TargetArguments {
             let process = self.pid.map(Process::new);
             return Target::new(None, process, service, address, authority, None);
         }
-        let (child, core) = start("server", self.shards, self.pin)?;
+        let (child, core) = start("server", self.shards, self.pin, memory)?;
         let service = Service::new(child.told("connection_string")?, &hub)?;
         let (address, authority) = locate(service.endpoint(), false)?;
         let process = child.process();
@@ -156,6 +156,7 @@ pub(super) fn start(
     command: &str,
     shards: u16,
     pinned: bool,
+    memory: Memory,
 ) -> anyhow::Result<(Child, Option<usize>)> {
     let mut arguments =
         vec![command.to_owned(), "--until-input-ends".to_owned(), format!("--shards={shards}")];
@@ -167,7 +168,7 @@ pub(super) fn start(
         arguments.push(format!("--core={}", cores - 1));
         pin(cores - 1, false)?;
     }
-    Ok((Child::start(&arguments)?, core))
+    Ok((Child::start(&arguments, memory)?, core))
 }
 
 pub(super) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
