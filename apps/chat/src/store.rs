@@ -224,6 +224,12 @@ impl Store {
 pub(crate) fn open_folder(folder: &std::path::Path) -> Result<Arc<dyn ObjectStore>, OpenError> {
     let open = || -> Result<LocalFileSystem, Box<dyn Error + Send + Sync>> {
         std::fs::create_dir_all(folder)?;
+        let folder = folder.canonicalize()?;
+        // Also the folder's own name must outlast a power failure.
+        #[cfg(unix)]
+        if let Some(parent) = folder.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
         Ok(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true))
     };
     match open() {

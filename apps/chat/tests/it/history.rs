@@ -243,3 +243,27 @@ async fn marks_move_forward_and_tell_the_other_tabs() -> Result<()> {
     room.close().await;
     Ok(())
 }
+
+/// Also when the own message is so old that the newest messages do not show it.
+#[tokio::test]
+async fn an_old_message_of_ones_own_counts_as_read() -> Result<()> {
+    let room = Room::open().await?;
+    for user in ["ann", "bob"] {
+        room.hello(user).await?;
+    }
+    good(room.send("ann", "public", "1").await?);
+    good(room.send("bob", "public", "2").await?);
+    let now = &room;
+    let sends = (3..=250).map(async |n| now.send("ann", "public", &n.to_string()).await);
+    for answer in futures_util::future::try_join_all(sends).await? {
+        good(answer);
+    }
+    let room = room.reopen().await?;
+    let hello = room.hello("bob").await?;
+    assert_eq!(
+        (&hello["conversations"][0]["lastSeq"], &hello["conversations"][0]["readSeq"]),
+        (&json!(250), &json!(2))
+    );
+    room.close().await;
+    Ok(())
+}
