@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use hookwire_hub::{Call, Input, Settings};
 use hookwire_proto::connection_string::ConnectionString;
 use hookwire_proto::template::{TemplateError, Templates};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,7 @@ impl Node {
     /// # Errors
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let open_files = raise_open_files();
         let (listeners, bound) = listen(&config.listen)?;
         let now = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
         let data_dir = config.data_dir.clone();
@@ -134,7 +136,7 @@ impl Node {
         for listener in listeners {
             edge.tasks.spawn(http::accept(edge.clone(), listener, room.clone()));
         }
-        tracing::info!(shards = count, addresses = ?bound, "started");
+        tracing::info!(shards = count, addresses = ?bound, open_files, "started");
         Ok(Self { edge, config, bound, upstream, calls, threads })
     }
 
@@ -242,6 +244,19 @@ fn listen(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>
         bound.push(at);
     }
     Ok((listeners, bound))
+}
+
+/// Lets the process open as many files as it may: each connection is one. Returns the limit; `None`: there is none.
+fn raise_open_files() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            return getrlimit(Resource::Nofile).current;
+        }
+    }
+    limit.current
 }
 
 fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
