@@ -3,13 +3,17 @@
 //! One turn drains the inbox and the readable sockets into inputs, lets the hub decide, performs its effects and flushes each
 //! dirty socket once. Nothing is written frame by frame under load, and an idle connection owns nothing but its entry.
 
+mod clock;
+mod ending;
 mod inbox;
 mod outbox;
+mod reading;
 mod runs;
 mod socket;
+mod writing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +24,15 @@ use hookwire_hub::{
     Answer, Call, Command, Connecting, Effect, Hub, Input, Settings, Slot, Ticket, UnixMillis,
 };
 use hookwire_proto::connection::Event;
-use hookwire_proto::envelope::{Content, Envelope};
-use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
-use hookwire_proto::message::Message;
+use hookwire_proto::envelope::Envelope;
+use hookwire_proto::frame::CloseCode;
 use hookwire_proto::name::ConnectionId;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 
 pub(crate) use self::inbox::{INBOX_BYTES_MAX, Pressure};
-use self::outbox::{Flushed, Outbox};
 use self::runs::Runs;
-use self::socket::{Phase, Socket};
+use self::socket::Socket;
 use crate::metrics::ShardStats;
 use crate::shards::Admission;
 
@@ -471,425 +473,6 @@ impl Shard {
         self.sockets.get_mut(slot.0 as usize)?.as_mut()
     }
 
-    /// Puts frames in line for a connection. Nothing follows a close frame.
-    fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        if socket.phase == Phase::Open {
-            self.count.deliveries += messages;
-            self.count.queue_bytes += frames.len() as u64;
-            socket.outbox.get_or_insert_default().push(frames);
-            mark_dirty(socket, slot, &mut self.dirty);
-        }
-    }
-
-    /// Puts the open runs in line for their members.
-    fn close_runs(&mut self) {
-        let Some((set, parts)) = self.runs.close() else { return };
-        for (form, run) in parts {
-            let messages = run.messages;
-            let chunk = run.into_chunk();
-            for slot in self.hub.members(set, form) {
-                let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
-                if socket.phase == Phase::Open {
-                    self.count.deliveries += messages;
-                    self.count.queue_bytes += chunk.len() as u64;
-                    socket.outbox.get_or_insert_default().push(chunk.clone());
-                    mark_dirty(socket, *slot, &mut self.dirty);
-                }
-            }
-        }
-    }
-
-    /// Writes the open runs straight to their members, as far as nothing else waits for them. The end of a turn.
-    fn write_runs(&mut self) {
-        let Some((set, parts)) = self.runs.close() else { return };
-        for (form, run) in parts {
-            let messages = run.messages;
-            let chunk = run.into_chunk();
-            let members = self.hub.members(set, form);
-            let at_once = members.len() <= FLUSHES_PER_TURN_MAX;
-            for slot in members {
-                let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
-                if socket.phase != Phase::Open {
-                    continue;
-                }
-                self.count.deliveries += messages;
-                if let (true, None, false, Some(stream)) =
-                    (at_once, &socket.outbox, socket.blocked, &mut socket.stream)
-                {
-                    let written = match stream.write(&chunk) {
-                        Ok(written) => written,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                        Err(_) => {
-                            self.lost.push(*slot);
-                            continue;
-                        }
-                    };
-                    self.count.bytes_out += written as u64;
-                    if written == chunk.len() {
-                        continue;
-                    }
-                    self.count.queue_bytes += (chunk.len() - written) as u64;
-                    socket.outbox = Some(Box::new(Outbox::with_rest(chunk.clone(), written)));
-                } else {
-                    self.count.queue_bytes += chunk.len() as u64;
-                    socket.outbox.get_or_insert_default().push(chunk.clone());
-                }
-                mark_dirty(socket, *slot, &mut self.dirty);
-            }
-        }
-    }
-
-    fn attach(&mut self, id: &ConnectionId, stream: TcpStream, leftover: &[u8]) {
-        let Some(slot) = self.awaiting_socket.remove(id) else {
-            tracing::error!(%id, "a socket came for a connection that expects none");
-            return;
-        };
-        let mut stream = mio::net::TcpStream::from_std(stream);
-        let token = Token(slot.0 as usize);
-        let interests = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interests) {
-            tracing::warn!(%id, %error, "epoll refused a socket");
-            self.lost.push(slot);
-            return;
-        }
-        let seconds = self.seconds();
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        socket.stream = Some(stream);
-        socket.heard = seconds;
-        // Whatever came before the registration is told by no event.
-        socket.readable = true;
-        let closing = socket.phase != Phase::Open;
-        if socket.outbox.is_some() {
-            mark_dirty(socket, slot, &mut self.dirty);
-        }
-        self.ready.push_back(slot);
-        if closing {
-            self.closing.insert(slot, self.now + CLOSE_TIME_MAX);
-        }
-        if !leftover.is_empty() {
-            self.receive(slot, &mut leftover.to_vec());
-        }
-    }
-
-    /// Whether clients may be read at all.
-    fn may_read(&self) -> bool {
-        !self.shared.pressure.is_high() && self.hub.waiting_bytes() < WAITING_EVENT_BYTES_MAX
-    }
-
-    /// Reads once from each socket that has something.
-    fn read_ready(&mut self) {
-        if !self.may_read() {
-            return;
-        }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        for _ in 0..self.ready.len() {
-            let Some(slot) = self.ready.pop_front() else { break };
-            let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
-            if socket.paused || !socket.readable {
-                continue;
-            }
-            let Some(stream) = &mut socket.stream else { continue };
-            match stream.read(&mut scratch) {
-                Ok(0) => {
-                    socket.readable = false;
-                    self.lost.push(slot);
-                }
-                Ok(count) => {
-                    // A short read has emptied the socket (epoll(7)), but it does not show that the peer has finished.
-                    if count == scratch.len() || socket.read_closed {
-                        self.ready.push_back(slot);
-                    } else {
-                        socket.readable = false;
-                    }
-                    self.receive(slot, &mut scratch[..count]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    socket.readable = false;
-                    if socket.read_closed {
-                        self.lost.push(slot);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.ready.push_back(slot);
-                }
-                Err(_) => {
-                    socket.readable = false;
-                    self.lost.push(slot);
-                }
-            }
-        }
-        self.scratch = scratch;
-    }
-
-    /// Takes bytes of a client in and acts on what they complete.
-    fn receive(&mut self, slot: Slot, input: &mut [u8]) {
-        let seconds = self.seconds();
-        let message_bytes_max = self.limits.message_bytes_max;
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        self.count.bytes_in += input.len() as u64;
-        socket.heard = seconds;
-        if socket.phase == Phase::Lingering {
-            return;
-        }
-        let before = socket.connection.held_bytes();
-        let mut events = std::mem::take(&mut self.events);
-        let result = socket.connection.handle_input(input, message_bytes_max, &mut events);
-        let after = socket.connection.held_bytes();
-        self.incomplete_bytes = self.incomplete_bytes + after - before;
-        if after == 0 {
-            if before != 0 {
-                self.incomplete.remove(&slot);
-            }
-        } else if before == 0 || events.iter().any(|event| matches!(event, Event::Message(_))) {
-            self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
-        }
-        for event in events.drain(..) {
-            self.client_event(slot, event);
-        }
-        self.events = events;
-        if let Err(error) = result {
-            self.count.protocol_errors += 1;
-            tracing::debug!(%error, "a client broke the protocol");
-            self.fail(slot, error.close_code(), &error.to_string());
-        } else if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 {
-            self.fail(slot, CloseCode::POLICY, "too many unfinished messages");
-        }
-    }
-
-    fn client_event(&mut self, slot: Slot, event: Event) {
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        let open = socket.phase == Phase::Open;
-        match event {
-            Event::Message(message) => {
-                self.count.messages_in += 1;
-                if open {
-                    self.message(slot, message);
-                }
-            }
-            Event::Ping(payload) => {
-                if open {
-                    self.close_runs();
-                    self.queue(slot, encode(Opcode::Pong, &payload, None), 0);
-                }
-            }
-            Event::Pong => {}
-            Event::Close(_) if !open => self.lost.push(slot),
-            Event::Close(frame) => {
-                self.close_runs();
-                let payload =
-                    frame.map(|frame| CloseFrame { reason: String::new(), ..frame }.to_payload());
-                self.queue(slot, encode(Opcode::Close, &payload.unwrap_or_default(), None), 0);
-                self.set_closing(slot, Phase::Finishing);
-                self.handle(Input::Ended { slot });
-            }
-        }
-    }
-
-    fn message(&mut self, slot: Slot, message: Message) {
-        if self.limits.echo {
-            self.close_runs();
-            let form = hookwire_proto::envelope::WireForm::AsSent;
-            self.queue(slot, Content::new(message).frames(form).clone(), 1);
-        } else {
-            self.handle(Input::Request { slot, message });
-        }
-    }
-
-    /// Ends a connection from our side: out of the hub, a close frame, then the socket.
-    fn end(&mut self, slot: Slot, code: CloseCode, reason: &str) {
-        self.close_runs();
-        self.begin_close(slot, code, reason.to_owned());
-        self.handle(Input::Ended { slot });
-    }
-
-    /// Ends a connection whose client can't be trusted to end the handshake: what it still sends is thrown away.
-    fn fail(&mut self, slot: Slot, code: CloseCode, reason: &str) {
-        self.end(slot, code, reason);
-        if let Some(socket) = self.socket(slot)
-            && socket.phase == Phase::CloseSent
-        {
-            socket.phase = Phase::Lingering;
-        }
-    }
-
-    fn begin_close(&mut self, slot: Slot, code: CloseCode, reason: String) {
-        self.queue(slot, encode(Opcode::Close, &CloseFrame { code, reason }.to_payload(), None), 0);
-        self.set_closing(slot, Phase::CloseSent);
-    }
-
-    fn set_closing(&mut self, slot: Slot, phase: Phase) {
-        let deadline = self.now + CLOSE_TIME_MAX;
-        if let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize)
-            && socket.phase == Phase::Open
-        {
-            socket.phase = phase;
-            socket.paused = false;
-            if socket.readable {
-                self.ready.push_back(slot);
-            }
-            if socket.stream.is_some() {
-                self.closing.insert(slot, deadline);
-            }
-            self.slow.remove(&slot);
-        }
-    }
-
-    /// Writes what waits, up to [`FLUSHES_PER_TURN_MAX`] sockets.
-    fn flush(&mut self) {
-        self.write_runs();
-        for _ in 0..FLUSHES_PER_TURN_MAX.min(self.dirty.len()) {
-            let Some(slot) = self.dirty.pop_front() else { break };
-            self.flush_one(slot);
-        }
-    }
-
-    fn flush_one(&mut self, slot: Slot) {
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        socket.dirty = false;
-        let (Some(stream), Some(outbox)) = (&mut socket.stream, &mut socket.outbox) else { return };
-        let before = outbox.bytes();
-        if socket.blocked {
-            // The kernel will say when it takes more; until then there is only more to judge.
-            self.judge(slot, before);
-            return;
-        }
-        let flushed = outbox.flush(stream, &mut self.count.bytes_out);
-        let left = outbox.bytes();
-        self.count.queue_bytes -= (before - left) as u64;
-        match flushed {
-            Ok(Flushed::All) => {
-                socket.outbox = None;
-                self.slow.remove(&slot);
-                match socket.phase {
-                    Phase::Open | Phase::CloseSent => {}
-                    Phase::Finishing => {
-                        self.lost.push(slot);
-                    }
-                    // The client sees the close frame, then the end of the stream; it can't be cut off by a reset.
-                    Phase::Lingering => {
-                        if stream.shutdown(std::net::Shutdown::Write).is_err() {
-                            self.lost.push(slot);
-                        }
-                    }
-                }
-            }
-            Ok(Flushed::Blocked) => {
-                socket.blocked = true;
-                self.judge(slot, left);
-            }
-            Err(_) => self.lost.push(slot),
-        }
-    }
-
-    /// Decides about a client that did not take everything.
-    fn judge(&mut self, slot: Slot, left: usize) {
-        if self.limits.outbox_bytes_max < left {
-            self.close_slow_consumer(slot);
-        } else if self.limits.slow_bytes_max < left {
-            self.slow.entry(slot).or_insert(self.now + self.limits.slow_time_max);
-        } else {
-            self.slow.remove(&slot);
-        }
-    }
-
-    fn close_slow_consumer(&mut self, slot: Slot) {
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        if socket.phase != Phase::Open {
-            return;
-        }
-        self.count.slow_consumers += 1;
-        if let Some(outbox) = &mut socket.outbox {
-            let before = outbox.bytes();
-            outbox.drop_frames_not_begun();
-            self.count.queue_bytes -= (before - outbox.bytes()) as u64;
-        }
-        self.end(slot, CloseCode::POLICY, "SlowClient");
-    }
-
-    /// Looks at everything that has a time limit.
-    fn tick(&mut self) {
-        if self.hub.poll_timeout().is_some_and(|expiry| expiry <= self.wall) {
-            self.close_runs();
-            self.hub.handle_timeout(self.wall);
-        }
-        if self.now < self.next_tick {
-            return;
-        }
-        self.next_tick = self.now + TICK;
-        for slot in expired(&self.closing, self.now) {
-            self.closing.remove(&slot);
-            self.reset(slot);
-        }
-        for slot in expired(&self.slow, self.now) {
-            self.slow.remove(&slot);
-            self.close_slow_consumer(slot);
-        }
-        for slot in expired(&self.incomplete, self.now) {
-            self.incomplete.remove(&slot);
-            self.fail(slot, CloseCode::POLICY, "a message took too long to arrive");
-        }
-        self.ping();
-    }
-
-    /// Looks at the share of the sockets that is due in this tick; each is seen twice in a ping interval.
-    fn ping(&mut self) {
-        let interval = self.limits.ping_interval.max(TICK * 2);
-        let ticks = (interval.as_millis() / TICK.as_millis() / 2).max(1);
-        let share = self.sockets.len().div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
-        let seconds = self.seconds();
-        let ping = encode(Opcode::Ping, b"", None);
-        for _ in 0..share {
-            if self.sockets.len() <= self.ping_cursor {
-                self.ping_cursor = 0;
-            }
-            let at = self.ping_cursor;
-            self.ping_cursor += 1;
-            let Some(socket) = &self.sockets[at] else { continue };
-            if socket.phase != Phase::Open || socket.stream.is_none() {
-                continue;
-            }
-            let silent = Duration::from_secs(u64::from(seconds.saturating_sub(socket.heard)));
-            let slot = Slot(u32::try_from(at).expect("slots are 32 bits wide"));
-            if 2 * interval <= silent && !socket.readable {
-                self.count.ping_timeouts += 1;
-                self.end(slot, CloseCode::GOING_AWAY, "PingTimeout");
-            } else if interval <= silent {
-                self.queue(slot, ping.clone(), 0);
-            }
-        }
-    }
-
-    /// Throws a socket away without ceremony.
-    fn reset(&mut self, slot: Slot) {
-        if let Some(socket) = self.socket(slot)
-            && let Some(stream) = &socket.stream
-        {
-            // Failing to set it only means that the kernel says goodbye more politely.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-        }
-        self.lost.push(slot);
-    }
-
-    fn forget_lost(&mut self) {
-        while let Some(slot) = self.lost.pop() {
-            let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
-                continue;
-            };
-            self.close_runs();
-            self.incomplete_bytes -= socket.connection.held_bytes();
-            self.count.queue_bytes -=
-                socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
-            self.closing.remove(&slot);
-            self.slow.remove(&slot);
-            self.incomplete.remove(&slot);
-            drop(socket);
-            self.mailbox().load.fetch_sub(1, Ordering::Relaxed);
-            self.handle(Input::Released { slot });
-        }
-    }
-
     fn report_drained(&mut self) {
         if self.is_draining
             && self.hub.is_drained()
@@ -916,10 +499,6 @@ fn mark_dirty(socket: &mut Socket, slot: Slot, dirty: &mut VecDeque<Slot>) {
         socket.dirty = true;
         dirty.push_back(slot);
     }
-}
-
-fn expired(deadlines: &BTreeMap<Slot, Instant>, now: Instant) -> Vec<Slot> {
-    deadlines.iter().filter(|(_, deadline)| **deadline <= now).map(|(slot, _)| *slot).collect()
 }
 
 fn wall_clock() -> UnixMillis {

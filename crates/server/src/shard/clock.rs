@@ -1,0 +1,69 @@
+//! What time brings: closes that take too long, slow readers, unfinished messages, silence.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hookwire_hub::Slot;
+use hookwire_proto::frame::{CloseCode, Opcode, encode};
+
+use super::socket::Phase;
+use super::{Shard, TICK};
+
+impl Shard {
+    /// Looks at everything that has a time limit.
+    pub(super) fn tick(&mut self) {
+        if self.hub.poll_timeout().is_some_and(|expiry| expiry <= self.wall) {
+            self.close_runs();
+            self.hub.handle_timeout(self.wall);
+        }
+        if self.now < self.next_tick {
+            return;
+        }
+        self.next_tick = self.now + TICK;
+        for slot in expired(&self.closing, self.now) {
+            self.closing.remove(&slot);
+            self.reset(slot);
+        }
+        for slot in expired(&self.slow, self.now) {
+            self.slow.remove(&slot);
+            self.close_slow_consumer(slot);
+        }
+        for slot in expired(&self.incomplete, self.now) {
+            self.incomplete.remove(&slot);
+            self.fail(slot, CloseCode::POLICY, "a message took too long to arrive");
+        }
+        self.ping();
+    }
+
+    /// Looks at the share of the sockets that is due in this tick; each is seen twice in a ping interval.
+    pub(super) fn ping(&mut self) {
+        let interval = self.limits.ping_interval.max(TICK * 2);
+        let ticks = (interval.as_millis() / TICK.as_millis() / 2).max(1);
+        let share = self.sockets.len().div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
+        let seconds = self.seconds();
+        let ping = encode(Opcode::Ping, b"", None);
+        for _ in 0..share {
+            if self.sockets.len() <= self.ping_cursor {
+                self.ping_cursor = 0;
+            }
+            let at = self.ping_cursor;
+            self.ping_cursor += 1;
+            let Some(socket) = &self.sockets[at] else { continue };
+            if socket.phase != Phase::Open || socket.stream.is_none() {
+                continue;
+            }
+            let silent = Duration::from_secs(u64::from(seconds.saturating_sub(socket.heard)));
+            let slot = Slot(u32::try_from(at).expect("slots are 32 bits wide"));
+            if 2 * interval <= silent && !socket.readable {
+                self.count.ping_timeouts += 1;
+                self.end(slot, CloseCode::GOING_AWAY, "PingTimeout");
+            } else if interval <= silent {
+                self.queue(slot, ping.clone(), 0);
+            }
+        }
+    }
+}
+
+fn expired(deadlines: &BTreeMap<Slot, Instant>, now: Instant) -> Vec<Slot> {
+    deadlines.iter().filter(|(_, deadline)| **deadline <= now).map(|(slot, _)| *slot).collect()
+}

@@ -1,0 +1,80 @@
+//! How connections and sockets end.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hookwire_hub::{Input, Slot};
+use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
+
+use super::socket::Phase;
+use super::{CLOSE_TIME_MAX, Shard};
+
+impl Shard {
+    /// Ends a connection from our side: out of the hub, a close frame, then the socket.
+    pub(super) fn end(&mut self, slot: Slot, code: CloseCode, reason: &str) {
+        self.close_runs();
+        self.begin_close(slot, code, reason.to_owned());
+        self.handle(Input::Ended { slot });
+    }
+
+    /// Ends a connection whose client can't be trusted to end the handshake: what it still sends is thrown away.
+    pub(super) fn fail(&mut self, slot: Slot, code: CloseCode, reason: &str) {
+        self.end(slot, code, reason);
+        if let Some(socket) = self.socket(slot)
+            && socket.phase == Phase::CloseSent
+        {
+            socket.phase = Phase::Lingering;
+        }
+    }
+
+    pub(super) fn begin_close(&mut self, slot: Slot, code: CloseCode, reason: String) {
+        self.queue(slot, encode(Opcode::Close, &CloseFrame { code, reason }.to_payload(), None), 0);
+        self.set_closing(slot, Phase::CloseSent);
+    }
+
+    pub(super) fn set_closing(&mut self, slot: Slot, phase: Phase) {
+        let deadline = self.now + CLOSE_TIME_MAX;
+        if let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize)
+            && socket.phase == Phase::Open
+        {
+            socket.phase = phase;
+            socket.paused = false;
+            if socket.readable {
+                self.ready.push_back(slot);
+            }
+            if socket.stream.is_some() {
+                self.closing.insert(slot, deadline);
+            }
+            self.slow.remove(&slot);
+        }
+    }
+
+    /// Throws a socket away without ceremony.
+    pub(super) fn reset(&mut self, slot: Slot) {
+        if let Some(socket) = self.socket(slot)
+            && let Some(stream) = &socket.stream
+        {
+            // Failing to set it only means that the kernel says goodbye more politely.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+        self.lost.push(slot);
+    }
+
+    pub(super) fn forget_lost(&mut self) {
+        while let Some(slot) = self.lost.pop() {
+            let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
+                continue;
+            };
+            self.close_runs();
+            self.incomplete_bytes -= socket.connection.held_bytes();
+            self.count.queue_bytes -=
+                socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
+            self.closing.remove(&slot);
+            self.slow.remove(&slot);
+            self.incomplete.remove(&slot);
+            drop(socket);
+            self.mailbox().load.fetch_sub(1, Ordering::Relaxed);
+            self.handle(Input::Released { slot });
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From sockets to inputs: hand-over, reads, messages, control frames.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+
+use hookwire_hub::{Input, Slot};
+use hookwire_proto::connection::Event;
+use hookwire_proto::envelope::{Content, WireForm};
+use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
+use hookwire_proto::message::Message;
+use hookwire_proto::name::ConnectionId;
+use mio::{Interest, Token};
+
+use super::socket::Phase;
+use super::{CLOSE_TIME_MAX, Shard, WAITING_EVENT_BYTES_MAX, mark_dirty};
+
+impl Shard {
+    pub(super) fn attach(&mut self, id: &ConnectionId, stream: TcpStream, leftover: &[u8]) {
+        let Some(slot) = self.awaiting_socket.remove(id) else {
+            tracing::error!(%id, "a socket came for a connection that expects none");
+            return;
+        };
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        let token = Token(slot.0 as usize);
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interests) {
+            tracing::warn!(%id, %error, "epoll refused a socket");
+            self.lost.push(slot);
+            return;
+        }
+        let seconds = self.seconds();
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        socket.stream = Some(stream);
+        socket.heard = seconds;
+        // Whatever came before the registration is told by no event.
+        socket.readable = true;
+        let closing = socket.phase != Phase::Open;
+        if socket.outbox.is_some() {
+            mark_dirty(socket, slot, &mut self.dirty);
+        }
+        self.ready.push_back(slot);
+        if closing {
+            self.closing.insert(slot, self.now + CLOSE_TIME_MAX);
+        }
+        if !leftover.is_empty() {
+            self.receive(slot, &mut leftover.to_vec());
+        }
+    }
+
+    /// Whether clients may be read at all.
+    pub(super) fn may_read(&self) -> bool {
+        !self.shared.pressure.is_high() && self.hub.waiting_bytes() < WAITING_EVENT_BYTES_MAX
+    }
+
+    /// Reads once from each socket that has something.
+    pub(super) fn read_ready(&mut self) {
+        if !self.may_read() {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..self.ready.len() {
+            let Some(slot) = self.ready.pop_front() else { break };
+            let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+            if socket.paused || !socket.readable {
+                continue;
+            }
+            let Some(stream) = &mut socket.stream else { continue };
+            match stream.read(&mut scratch) {
+                Ok(0) => {
+                    socket.readable = false;
+                    self.lost.push(slot);
+                }
+                Ok(count) => {
+                    // A short read has emptied the socket (epoll(7)), but it does not show that the peer has finished.
+                    if count == scratch.len() || socket.read_closed {
+                        self.ready.push_back(slot);
+                    } else {
+                        socket.readable = false;
+                    }
+                    self.receive(slot, &mut scratch[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.readable = false;
+                    if socket.read_closed {
+                        self.lost.push(slot);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.ready.push_back(slot);
+                }
+                Err(_) => {
+                    socket.readable = false;
+                    self.lost.push(slot);
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes bytes of a client in and acts on what they complete.
+    pub(super) fn receive(&mut self, slot: Slot, input: &mut [u8]) {
+        let seconds = self.seconds();
+        let message_bytes_max = self.limits.message_bytes_max;
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        self.count.bytes_in += input.len() as u64;
+        socket.heard = seconds;
+        if socket.phase == Phase::Lingering {
+            return;
+        }
+        let before = socket.connection.held_bytes();
+        let mut events = std::mem::take(&mut self.events);
+        let result = socket.connection.handle_input(input, message_bytes_max, &mut events);
+        let after = socket.connection.held_bytes();
+        self.incomplete_bytes = self.incomplete_bytes + after - before;
+        if after == 0 {
+            if before != 0 {
+                self.incomplete.remove(&slot);
+            }
+        } else if before == 0 || events.iter().any(|event| matches!(event, Event::Message(_))) {
+            self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
+        }
+        for event in events.drain(..) {
+            self.client_event(slot, event);
+        }
+        self.events = events;
+        if let Err(error) = result {
+            self.count.protocol_errors += 1;
+            tracing::debug!(%error, "a client broke the protocol");
+            self.fail(slot, error.close_code(), &error.to_string());
+        } else if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 {
+            self.fail(slot, CloseCode::POLICY, "too many unfinished messages");
+        }
+    }
+
+    pub(super) fn client_event(&mut self, slot: Slot, event: Event) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        let open = socket.phase == Phase::Open;
+        match event {
+            Event::Message(message) => {
+                self.count.messages_in += 1;
+                if open {
+                    self.message(slot, message);
+                }
+            }
+            Event::Ping(payload) => {
+                if open {
+                    self.close_runs();
+                    self.queue(slot, encode(Opcode::Pong, &payload, None), 0);
+                }
+            }
+            Event::Pong => {}
+            Event::Close(_) if !open => self.lost.push(slot),
+            Event::Close(frame) => {
+                self.close_runs();
+                let payload =
+                    frame.map(|frame| CloseFrame { reason: String::new(), ..frame }.to_payload());
+                self.queue(slot, encode(Opcode::Close, &payload.unwrap_or_default(), None), 0);
+                self.set_closing(slot, Phase::Finishing);
+                self.handle(Input::Ended { slot });
+            }
+        }
+    }
+
+    pub(super) fn message(&mut self, slot: Slot, message: Message) {
+        if self.limits.echo {
+            self.close_runs();
+            let form = WireForm::AsSent;
+            self.queue(slot, Content::new(message).frames(form).clone(), 1);
+        } else {
+            self.handle(Input::Request { slot, message });
+        }
+    }
+}

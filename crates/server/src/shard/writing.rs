@@ -1,0 +1,155 @@
+//! From effects to sockets: queues, runs, flushes, and what becomes of clients that do not read.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use hookwire_hub::Slot;
+use hookwire_proto::frame::CloseCode;
+
+use super::outbox::{Flushed, Outbox};
+use super::socket::Phase;
+use super::{FLUSHES_PER_TURN_MAX, Shard, mark_dirty};
+
+impl Shard {
+    /// Puts frames in line for a connection. Nothing follows a close frame.
+    pub(super) fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        if socket.phase == Phase::Open {
+            self.count.deliveries += messages;
+            self.count.queue_bytes += frames.len() as u64;
+            socket.outbox.get_or_insert_default().push(frames);
+            mark_dirty(socket, slot, &mut self.dirty);
+        }
+    }
+
+    /// Puts the open runs in line for their members.
+    pub(super) fn close_runs(&mut self) {
+        let Some((set, parts)) = self.runs.close() else { return };
+        for (form, run) in parts {
+            let messages = run.messages;
+            let chunk = run.into_chunk();
+            for slot in self.hub.members(set, form) {
+                let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+                if socket.phase == Phase::Open {
+                    self.count.deliveries += messages;
+                    self.count.queue_bytes += chunk.len() as u64;
+                    socket.outbox.get_or_insert_default().push(chunk.clone());
+                    mark_dirty(socket, *slot, &mut self.dirty);
+                }
+            }
+        }
+    }
+
+    /// Writes the open runs straight to their members, as far as nothing else waits for them. The end of a turn.
+    pub(super) fn write_runs(&mut self) {
+        let Some((set, parts)) = self.runs.close() else { return };
+        for (form, run) in parts {
+            let messages = run.messages;
+            let chunk = run.into_chunk();
+            let members = self.hub.members(set, form);
+            let at_once = members.len() <= FLUSHES_PER_TURN_MAX;
+            for slot in members {
+                let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+                if socket.phase != Phase::Open {
+                    continue;
+                }
+                self.count.deliveries += messages;
+                if let (true, None, false, Some(stream)) =
+                    (at_once, &socket.outbox, socket.blocked, &mut socket.stream)
+                {
+                    let written = match stream.write(&chunk) {
+                        Ok(written) => written,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                        Err(_) => {
+                            self.lost.push(*slot);
+                            continue;
+                        }
+                    };
+                    self.count.bytes_out += written as u64;
+                    if written == chunk.len() {
+                        continue;
+                    }
+                    self.count.queue_bytes += (chunk.len() - written) as u64;
+                    socket.outbox = Some(Box::new(Outbox::with_rest(chunk.clone(), written)));
+                } else {
+                    self.count.queue_bytes += chunk.len() as u64;
+                    socket.outbox.get_or_insert_default().push(chunk.clone());
+                }
+                mark_dirty(socket, *slot, &mut self.dirty);
+            }
+        }
+    }
+
+    /// Writes what waits, up to [`FLUSHES_PER_TURN_MAX`] sockets.
+    pub(super) fn flush(&mut self) {
+        self.write_runs();
+        for _ in 0..FLUSHES_PER_TURN_MAX.min(self.dirty.len()) {
+            let Some(slot) = self.dirty.pop_front() else { break };
+            self.flush_one(slot);
+        }
+    }
+
+    pub(super) fn flush_one(&mut self, slot: Slot) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        socket.dirty = false;
+        let (Some(stream), Some(outbox)) = (&mut socket.stream, &mut socket.outbox) else { return };
+        let before = outbox.bytes();
+        if socket.blocked {
+            // The kernel will say when it takes more; until then there is only more to judge.
+            self.judge(slot, before);
+            return;
+        }
+        let flushed = outbox.flush(stream, &mut self.count.bytes_out);
+        let left = outbox.bytes();
+        self.count.queue_bytes -= (before - left) as u64;
+        match flushed {
+            Ok(Flushed::All) => {
+                socket.outbox = None;
+                self.slow.remove(&slot);
+                match socket.phase {
+                    Phase::Open | Phase::CloseSent => {}
+                    Phase::Finishing => {
+                        self.lost.push(slot);
+                    }
+                    // The client sees the close frame, then the end of the stream; it can't be cut off by a reset.
+                    Phase::Lingering => {
+                        if stream.shutdown(std::net::Shutdown::Write).is_err() {
+                            self.lost.push(slot);
+                        }
+                    }
+                }
+            }
+            Ok(Flushed::Blocked) => {
+                socket.blocked = true;
+                self.judge(slot, left);
+            }
+            Err(_) => self.lost.push(slot),
+        }
+    }
+
+    /// Decides about a client that did not take everything.
+    pub(super) fn judge(&mut self, slot: Slot, left: usize) {
+        if self.limits.outbox_bytes_max < left {
+            self.close_slow_consumer(slot);
+        } else if self.limits.slow_bytes_max < left {
+            self.slow.entry(slot).or_insert(self.now + self.limits.slow_time_max);
+        } else {
+            self.slow.remove(&slot);
+        }
+    }
+
+    pub(super) fn close_slow_consumer(&mut self, slot: Slot) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        if socket.phase != Phase::Open {
+            return;
+        }
+        self.count.slow_consumers += 1;
+        if let Some(outbox) = &mut socket.outbox {
+            let before = outbox.bytes();
+            outbox.drop_frames_not_begun();
+            self.count.queue_bytes -= (before - outbox.bytes()) as u64;
+        }
+        self.end(slot, CloseCode::POLICY, "SlowClient");
+    }
+}
