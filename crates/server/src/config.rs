@@ -218,7 +218,7 @@ impl Config {
         let shards = root.number("shards", 0, 0..=1_024, faults);
         let limits = root
             .section("limits", faults)
-            .map_or_else(Limits::default, |limits| read_limits(limits, warnings, faults));
+            .map_or_else(Limits::default, |limits| read_limits(limits, faults));
         let upstream = root
             .section("upstream", faults)
             .map_or_else(UpstreamPart::default, |part| UpstreamPart::read(part, faults));
@@ -345,21 +345,11 @@ fn endpoint(text: &str) -> Result<Url, String> {
     Err("must be http:// or https:// with a host and perhaps a port, nothing more".to_owned())
 }
 
-fn read_limits(
-    mut section: Section,
-    warnings: &mut Vec<String>,
-    faults: &mut Vec<ConfigFault>,
-) -> Limits {
+fn read_limits(mut section: Section, faults: &mut Vec<ConfigFault>) -> Limits {
     let before = faults.len();
     let d = Limits::default();
     let connections_max =
         section.number("connections_max", d.connections_max, 0..=1_000_000_000, faults);
-    if connections_max != 0 {
-        warnings.push(format!(
-            "{}: is not enforced yet; the limit of open files is",
-            section.path("connections_max")
-        ));
-    }
     let bytes = 1_024..=1024 * 1024 * 1024;
     let mut size = |name, default| section.number(name, default, bytes.clone(), faults);
     let message_bytes_max = size("message_bytes_max", d.message_bytes_max);

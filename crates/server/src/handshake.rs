@@ -108,7 +108,11 @@ async fn bring_in(
     answer: oneshot::Sender<Result<Answer, ApiError>>,
 ) {
     let id = connecting.id;
-    let verdict = if let Ok(_place) = edge.handshakes.try_acquire() {
+    let most = edge.limits.connections_max;
+    let verdict = if most != 0 && most <= edge.shards.load() {
+        count("busy");
+        Err(ApiError::busy("the node has as many connections as it may"))
+    } else if let Ok(_place) = edge.handshakes.try_acquire() {
         edge.shards.connect(connecting).await.map_err(|_| {
             count("unanswered");
             ApiError::shutting_down()

@@ -114,7 +114,13 @@ impl Node {
             core.restore(Input::Restored(restored.memberships.clone()));
             let thread =
                 thread::Builder::new().name(format!("shard-{index}")).spawn(move || core.run());
-            threads.push(thread.map_err(StartError::System)?);
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shards.stop();
+                    return Err(StartError::System(error));
+                }
+            }
         }
         let edge = Arc::new(Edge {
             shards,

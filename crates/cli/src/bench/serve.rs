@@ -11,7 +11,7 @@ use hookwire_server::config::Config;
 use hookwire_server::node::Node;
 use serde_json::json;
 
-use super::process::{allow_open_files, pin};
+use super::process::pin;
 use crate::service::{random_key, until_signal};
 
 /// How long the echo server's URL is good for.
@@ -46,7 +46,6 @@ pub(super) async fn run(
     echo: bool,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    allow_open_files(0)?;
     if let Some(core) = arguments.core {
         pin(core, true)?;
     }

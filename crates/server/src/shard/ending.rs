@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hookwire_hub::{Input, Slot};
-use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
+use hookwire_proto::connection::Connection;
+use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, Role, encode};
 
 use super::socket::Phase;
 use super::{CLOSE_TIME_MAX, Shard};
@@ -20,10 +21,13 @@ impl Shard {
     /// Ends a connection whose client can't be trusted to end the handshake: what it still sends is thrown away.
     pub(super) fn fail(&mut self, slot: Slot, code: CloseCode, reason: &str) {
         self.end(slot, code, reason);
-        if let Some(socket) = self.socket(slot)
-            && socket.phase == Phase::CloseSent
-        {
+        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        if socket.phase == Phase::CloseSent {
             socket.phase = Phase::Lingering;
+            // Nothing of it is read any more, so what it left unfinished is given back at once.
+            self.incomplete_bytes -= socket.connection.held_bytes();
+            socket.connection = Connection::new(Role::Server);
+            self.incomplete.remove(&slot);
         }
     }
 

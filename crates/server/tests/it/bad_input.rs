@@ -159,3 +159,47 @@ async fn a_head_that_trickles_is_cut_off() {
         assert!(!answer.contains("200 OK"), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn memory_for_unfinished_messages_comes_back_when_its_client_is_closed() {
+    let node = start(None, |config| {
+        config.limits.incomplete_bytes_max = 1_500;
+        config.shards = 1;
+    })
+    .await;
+    let mut greedy = rude(&node).await;
+    greedy.write_all(&encode(Opcode::Text, &[b'x'; 4_000], Some([0; 4]))[..3_000]).await.unwrap();
+    assert_eq!(greedy.read_u8().await.unwrap(), 0x88, "over the limit of the shard");
+    // It does not hang up, so its socket lingers; another client's unfinished message is none the worse for it.
+    let mut modest = rude(&node).await;
+    let mut begun = Vec::new();
+    let header =
+        Header { fin: false, opcode: Opcode::Text, mask: Some([0; 4]), payload_bytes: 100 };
+    header.put(&mut begun);
+    begun.extend_from_slice(&[b'x'; 100]);
+    begun.extend_from_slice(&encode(Opcode::Ping, b"", Some([0; 4])));
+    modest.write_all(&begun).await.unwrap();
+    assert_eq!(modest.read_u8().await.unwrap(), 0x8A, "a pong, not a close");
+    assert_eq!(modest.read_u8().await.unwrap(), 0);
+    modest.write_all(&encode(Opcode::Ping, b"", Some([0; 4]))).await.unwrap();
+    assert_eq!(modest.read_u8().await.unwrap(), 0x8A, "nor after it");
+    drop(greedy);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_to_come_again() {
+    let node = start(None, |config| config.limits.connections_max = 1).await;
+    let mut first = node.connect_as("chat", "first").await;
+    let second = format!("?access_token={}", token("/ws/client/hubs/chat", Some("second")));
+    let Err(Error::Http(answer)) = node.connect("chat", &second).await else {
+        panic!("it is one too many")
+    };
+    assert_eq!(answer.status(), 429);
+    assert!(answer.headers().contains_key("retry-after"));
+    first.close(None).await.unwrap();
+    assert!(matches!(next(&mut first).await, Some(Message::Close(_)) | None));
+    // The place is free once the node has forgotten the socket.
+    while node.connect("chat", &second).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
