@@ -31,6 +31,9 @@ use self::idle::IdleArguments;
 use self::report::print;
 use self::serve::ServerArguments;
 
+/// Most rounds of a benchmark.
+const ROUNDS_MAX: u64 = 100;
+
 /// Tools that measure and test.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::ROUNDS_MAX;
 use super::child::Memory;
 use super::histogram::{Histogram, Percentiles};
 use super::process::Process;
@@ -18,9 +19,6 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 
 /// Most handshakes under way at once.
 const IN_FLIGHT_MAX: u64 = 4_096;
-
-/// Most rounds.
-const ROUNDS_MAX: u64 = 100;
 
 /// How connecting is measured.
 #[derive(Debug, clap::Args)]

@@ -10,6 +10,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use url::{Position, Url};
 
+use super::ROUNDS_MAX;
 use super::child::{Child, Memory};
 use super::histogram::{Histogram, Percentiles};
 use super::process::{OTHER_FILES, Process, allow_open_files};
@@ -29,9 +30,6 @@ const IN_FLIGHT_MAX: u64 = 1_024;
 
 /// Most messages of one round.
 const MESSAGES_MAX: u64 = 100_000_000;
-
-/// Most rounds.
-const ROUNDS_MAX: u64 = 100;
 
 /// How echo is measured.
 #[derive(Debug, clap::Args)]

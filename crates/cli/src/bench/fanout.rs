@@ -8,6 +8,7 @@ use hookwire_client::Service;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use super::ROUNDS_MAX;
 use super::child::Memory;
 use super::floor::{BATCH_MAX, Floor};
 use super::histogram::{Histogram, Percentiles};
@@ -31,9 +32,6 @@ const BURST_MAX: u64 = 1_024;
 
 /// Most messages published per second.
 const RATE_MAX: u64 = 100_000;
-
-/// Most rounds.
-const ROUNDS_MAX: u64 = 100;
 
 /// How long a round at a fixed rate takes unless its messages are given.
 const RATE_ROUND: Duration = Duration::from_secs(5);
