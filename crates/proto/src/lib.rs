@@ -5,10 +5,12 @@
 
 pub mod connection;
 pub mod connection_string;
+pub mod data;
 pub mod envelope;
 pub mod frame;
 pub mod message;
 pub mod name;
 pub mod signature;
+pub mod subprotocol;
 pub mod template;
 pub mod token;
