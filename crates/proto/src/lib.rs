@@ -10,6 +10,8 @@ pub mod envelope;
 pub mod frame;
 pub mod message;
 pub mod name;
+pub mod permission;
+pub mod reconnection;
 pub mod signature;
 pub mod subprotocol;
 pub mod template;
