@@ -4,6 +4,8 @@
 
 mod address_range;
 mod environment;
+mod limits;
+mod oidc;
 mod reader;
 
 use std::collections::BTreeSet;
@@ -12,7 +14,6 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hookwire_proto::name::HubName;
 use hookwire_proto::signature::{ACCESS_KEY_BYTES_MAX, AccessKey};
@@ -23,6 +24,8 @@ use url::Url;
 
 pub use self::address_range::{AddressRange, AddressRangeError};
 use self::environment::Environment;
+pub use self::limits::{Limits, UpstreamLimits};
+pub use self::oidc::{OidcConfig, RestAccess};
 use self::reader::Section;
 
 /// Every setting, checked.
@@ -44,78 +47,14 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of upstream calls.
     pub upstream: UpstreamLimits,
+    /// Identity providers whose tokens the REST API accepts.
+    pub oidc: Vec<OidcConfig>,
     /// Addresses at which no upstream is called.
     pub refused_addresses: Vec<AddressRange>,
     /// Whether `/metrics` answers everybody.
     pub metrics_public: bool,
     /// Sends each client message back instead of to an upstream: for load tests and conformance suites; not in the file.
     pub echo: bool,
-}
-
-/// Limits of the client side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections of the node; 0: as many as the process may have open files.
-    pub connections_max: usize,
-    /// Largest message from a client, in bytes.
-    pub message_bytes_max: usize,
-    /// Largest REST body, in bytes.
-    pub rest_body_bytes_max: usize,
-    /// After this long without a word from a client it is pinged; after twice as long it is closed.
-    pub ping_interval: Duration,
-    /// Bytes that a client may leave untaken for `slow_time_max`.
-    pub slow_bytes_max: usize,
-    /// See `slow_bytes_max`.
-    pub slow_time_max: Duration,
-    /// Bytes that a client may leave untaken at all.
-    pub outbox_bytes_max: usize,
-    /// How long a message may take to arrive.
-    pub incomplete_time_max: Duration,
-    /// Memory for incomplete messages, per shard.
-    pub incomplete_bytes_max: usize,
-    /// How long accept and the first request head may take.
-    pub handshake_time_max: Duration,
-    /// How long shutdown waits for disconnect events.
-    pub shutdown_time_max: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 0,
-            message_bytes_max: 1024 * 1024,
-            rest_body_bytes_max: 1024 * 1024,
-            ping_interval: Duration::from_secs(20),
-            slow_bytes_max: 1024 * 1024,
-            slow_time_max: Duration::from_secs(10),
-            outbox_bytes_max: 16 * 1024 * 1024,
-            incomplete_time_max: Duration::from_mins(1),
-            incomplete_bytes_max: 64 * 1024 * 1024,
-            handshake_time_max: Duration::from_secs(15),
-            shutdown_time_max: Duration::from_secs(20),
-        }
-    }
-}
-
-/// Limits of upstream calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamLimits {
-    /// How long a connect event may take, retries included.
-    pub connect_time_max: Duration,
-    /// How long any other event may take.
-    pub time_max: Duration,
-    /// Calls in flight for one upstream (scheme, host and port).
-    pub calls_in_flight_max: usize,
-}
-
-impl Default for UpstreamLimits {
-    fn default() -> Self {
-        Self {
-            connect_time_max: Duration::from_secs(30),
-            time_max: Duration::from_mins(1),
-            calls_in_flight_max: 1_024,
-        }
-    }
 }
 
 /// One fault of the configuration.
@@ -169,6 +108,7 @@ impl Config {
             shards: 0,
             limits: Limits::default(),
             upstream: UpstreamLimits::default(),
+            oidc: Vec::new(),
             refused_addresses: AddressRange::metadata_services(),
             metrics_public: false,
             echo: false,
@@ -218,10 +158,11 @@ impl Config {
         let shards = root.number("shards", 0, 0..=1_024, faults);
         let limits = root
             .section("limits", faults)
-            .map_or_else(Limits::default, |limits| read_limits(limits, faults));
+            .map_or_else(Limits::default, |limits| Limits::read(limits, faults));
         let upstream = root
             .section("upstream", faults)
             .map_or_else(UpstreamPart::default, |part| UpstreamPart::read(part, faults));
+        let oidc = OidcConfig::read_all(&mut root, faults);
         let mut metrics_public = false;
         if let Some(mut metrics) = root.section("metrics", faults) {
             metrics_public = metrics.flag("public", faults).unwrap_or(false);
@@ -257,6 +198,7 @@ impl Config {
             shards,
             limits,
             upstream: upstream.limits,
+            oidc,
             refused_addresses: upstream.refused_addresses,
             metrics_public,
             echo: false,
@@ -343,73 +285,6 @@ fn endpoint(text: &str) -> Result<Url, String> {
         return Ok(url);
     }
     Err("must be http:// or https:// with a host and perhaps a port, nothing more".to_owned())
-}
-
-fn read_limits(mut section: Section, faults: &mut Vec<ConfigFault>) -> Limits {
-    let before = faults.len();
-    let d = Limits::default();
-    let connections_max =
-        section.number("connections_max", d.connections_max, 0..=1_000_000_000, faults);
-    let bytes = 1_024..=1024 * 1024 * 1024;
-    let mut size = |name, default| section.number(name, default, bytes.clone(), faults);
-    let message_bytes_max = size("message_bytes_max", d.message_bytes_max);
-    let rest_body_bytes_max = size("rest_body_bytes_max", d.rest_body_bytes_max);
-    let slow_bytes_max = size("slow_consumer_bytes_max", d.slow_bytes_max);
-    let outbox_bytes_max = size("outbox_bytes_max", d.outbox_bytes_max);
-    let incomplete_bytes_max = size("incomplete_bytes_max", d.incomplete_bytes_max);
-    let mut time = |name, default: Duration| section.seconds(name, default, faults);
-    let limits = Limits {
-        connections_max,
-        message_bytes_max,
-        rest_body_bytes_max,
-        slow_bytes_max,
-        outbox_bytes_max,
-        incomplete_bytes_max,
-        ping_interval: time("ping_interval_seconds", d.ping_interval),
-        slow_time_max: time("slow_consumer_seconds_max", d.slow_time_max),
-        incomplete_time_max: time("incomplete_seconds_max", d.incomplete_time_max),
-        handshake_time_max: time("handshake_seconds_max", d.handshake_time_max),
-        shutdown_time_max: time("shutdown_seconds_max", d.shutdown_time_max),
-    };
-    if before == faults.len() {
-        for (key, value, floor_key, floor, why) in [
-            (
-                "outbox_bytes_max",
-                outbox_bytes_max,
-                "slow_consumer_bytes_max",
-                slow_bytes_max,
-                "or no client would be given slow_consumer_seconds_max",
-            ),
-            (
-                "outbox_bytes_max",
-                outbox_bytes_max,
-                "message_bytes_max",
-                message_bytes_max,
-                "or the largest message would close its receivers",
-            ),
-            (
-                "outbox_bytes_max",
-                outbox_bytes_max,
-                "rest_body_bytes_max",
-                rest_body_bytes_max,
-                "or the largest message would close its receivers",
-            ),
-            (
-                "incomplete_bytes_max",
-                incomplete_bytes_max,
-                "message_bytes_max",
-                message_bytes_max,
-                "or the largest message could not arrive",
-            ),
-        ] {
-            if value < floor {
-                let fault = format!("must be at least {floor_key}, which is {floor}, {why}");
-                section.fault(key, &fault, faults);
-            }
-        }
-    }
-    section.finish(faults);
-    limits
 }
 
 /// What stands under `[upstream]`.

@@ -1,5 +1,6 @@
 //! One table of the configuration, read key by key: what is left over is unknown.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -51,6 +52,38 @@ impl Section {
             self.fault(key, "is missing", faults);
         }
         self.text(key, faults)
+    }
+
+    /// Returns what `check` makes of a value, or reports its fault.
+    pub(super) fn checked<T, U>(
+        &self,
+        key: &str,
+        value: T,
+        faults: &mut Vec<ConfigFault>,
+        check: impl FnOnce(T) -> Result<U, String>,
+    ) -> Option<U> {
+        check(value).map_err(|fault| self.fault(key, &fault, faults)).ok()
+    }
+
+    /// Reads a table whose keys are anybody's, with a text each.
+    pub(super) fn text_table(
+        &mut self,
+        key: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Option<BTreeMap<String, String>> {
+        let Value::Table(table) = self.take(key)? else {
+            self.fault(key, "must be a table", faults);
+            return None;
+        };
+        let mut texts = BTreeMap::new();
+        for (name, value) in table {
+            if let Value::String(text) = value {
+                texts.insert(name, text);
+            } else {
+                self.fault(&format!("{key}.{name}"), "must be text", faults);
+            }
+        }
+        Some(texts)
     }
 
     pub(super) fn texts(

@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -60,7 +61,7 @@ fn the_documented_defaults_are_the_real_ones() {
         writeln!(text, "{} = {default}", row.key).unwrap();
         count += 1;
     }
-    assert_eq!(count, 21, "a table was not read");
+    assert_eq!(count, 25, "a table was not read");
     let (config, warnings) = load(&text, &[]).unwrap();
     let (defaults, _) = load(&with_key(""), &[]).unwrap();
     assert_eq!(format!("{config:#?}"), format!("{defaults:#?}"));
@@ -76,6 +77,7 @@ fn the_document_names_every_key_and_no_other() {
         [defaults]\nzzzz = 1\n[[defaults.event_handler]]\nurl_template = \"http://h\"\nzzzz = 1
         [limits]\nzzzz = 1
         [metrics]\nzzzz = 1
+        [[oidc]]\nissuer = \"http://h\"\njwks_url = \"http://h\"\naudience = \"a\"\nroles = { a = \"full\" }\nzzzz = 1
         [upstream]\nzzzz = 1\n[[upstream.template]]\nurl_template = \"http://h\"\nzzzz = 1
         ",
     );
@@ -190,6 +192,11 @@ fn every_value_has_its_rule() {
             "limits.incomplete_bytes_max: must be at least message_bytes_max",
         ),
         (
+            "limits.recovery_bytes_max = 2048",
+            "limits.recovery_bytes_max: must be at least message_bytes_max",
+        ),
+        ("limits.recovery_messages_max = 0", "limits.recovery_messages_max: must be a whole"),
+        (
             "upstream.calls_in_flight_max = 1",
             "upstream.calls_in_flight_max: must be a whole number from 2",
         ),
@@ -207,6 +214,18 @@ fn every_value_has_its_rule() {
             "upstream.template = [{url_template = 1}]",
             "upstream.template[0].url_template: must be text",
         ),
+        ("oidc = [{}]", "oidc[0].issuer: is missing"),
+        ("oidc = [{}]", "oidc[0].jwks_url: is missing"),
+        ("oidc = [{}]", "oidc[0].audience: is missing"),
+        ("oidc = [{}]", "oidc[0].roles: at least one role"),
+        ("oidc = [{issuer = \"x\"}]", "oidc[0].issuer: is not a URL"),
+        ("oidc = [{jwks_url = \"ftp://h\"}]", "oidc[0].jwks_url: the scheme must be"),
+        ("oidc = [{jwks_url = \"http://u:p@h\"}]", "oidc[0].jwks_url: a URL may not carry"),
+        ("oidc = [{audience = \" \"}]", "oidc[0].audience: may not be blank"),
+        ("oidc = [{roles_claim = \"\"}]", "oidc[0].roles_claim: may not be blank"),
+        ("oidc = [{roles = 1}]", "oidc[0].roles: must be a table"),
+        ("oidc = [{roles = { a = 1 }}]", "oidc[0].roles.a: must be text"),
+        ("oidc = [{roles = { a = \"write\" }}]", "oidc[0].roles.a: must be \"full\" or \"read\""),
         ("hub = [{}]", "hub[0].name: is missing"),
         ("hub = [{name = \"a\"}, {name = \"A\"}]", "hub[1].name: another entry has this name"),
         ("hub = [{name = \"a\", anonymous_connect = \"x\"}]", "hub[0].anonymous_connect: must be"),
@@ -342,6 +361,22 @@ fn key_files_lose_their_line_end_and_nothing_else() {
 fn the_limit_of_connections_is_read() {
     let (config, warnings) = load(&with_key("limits.connections_max = 9"), &[]).unwrap();
     assert_eq!((config.limits.connections_max, warnings.len()), (9, 0));
+}
+
+#[test]
+fn identity_providers_are_read() {
+    let provider = "issuer = \"https://i\", jwks_url = \"https://i/keys\", audience = \"a\"";
+    let roles = "roles = { \"Hooks.Owner\" = \"full\", watcher = \"read\" }";
+    let (config, _) = load(&with_key(&format!("oidc = [{{ {provider}, {roles} }}]")), &[]).unwrap();
+    let [oidc] = &config.oidc[..] else { panic!("{:?}", config.oidc) };
+    assert_eq!((oidc.issuer.as_str(), oidc.jwks_url.as_str()), ("https://i", "https://i/keys"));
+    assert_eq!((oidc.audience.as_str(), oidc.roles_claim.as_str()), ("a", "roles"));
+    assert_eq!(oidc.roles.get("Hooks.Owner"), Some(&RestAccess::Full));
+    assert_eq!(oidc.roles.get("watcher"), Some(&RestAccess::Read));
+    let twice = format!("oidc = [{{ {provider}, {roles} }}, {{ {provider}, {roles} }}]");
+    assert_eq!(faults(&twice), "oidc[1].issuer: another entry has this issuer and audience");
+    let many = vec![format!("{{ {provider}, {roles} }}"); 17].join(",");
+    assert!(faults(&format!("oidc = [{many}]")).starts_with("oidc: only 16 identity providers"));
 }
 
 #[test]
