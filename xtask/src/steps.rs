@@ -89,7 +89,7 @@ impl Step {
             Self::Web => "types and unit tests of the pages",
             Self::Binary => "the hookwire command builds",
             Self::E2e => "the pages in Chromium against the real service",
-            Self::Compat => "unmodified JavaScript clients against the real service",
+            Self::Compat => "unmodified clients of others against the real service",
             Self::Autobahn => "the Autobahn test suite against our echo server",
         }
     }
@@ -287,13 +287,25 @@ fn end_to_end(workspace: &Workspace) -> anyhow::Result<()> {
         .run()
 }
 
+/// Runs every suite, also after one has failed. All packages are installed first: the suites share what starts the service.
 fn compat(workspace: &Workspace) -> anyhow::Result<()> {
-    let folder = workspace.folder("compat/js")?;
-    // Node's test runner is content with none.
-    let tests = fs::read_dir(workspace.folder("compat/js/test")?)?.count();
-    ensure!(0 < tests, "compat/js/test holds no tests");
-    tools::packages(&folder)?;
-    against_the_binary(workspace, tools::npm(&folder, &["test"]))?.run()
+    let mut folders = Vec::new();
+    for suite in COMPAT_SUITES {
+        let folder = workspace.folder(&format!("compat/{suite}"))?;
+        // Node's test runner is content with none.
+        let tests = fs::read_dir(workspace.folder(&format!("compat/{suite}/test"))?)?.count();
+        ensure!(0 < tests, "compat/{suite}/test holds no tests");
+        tools::packages(&folder)?;
+        folders.push((suite, folder));
+    }
+    let mut failures = Vec::new();
+    for (suite, folder) in folders {
+        if let Err(error) = against_the_binary(workspace, tools::npm(&folder, &["test"]))?.run() {
+            failures.push(format!("compat/{suite}: {error:#}"));
+        }
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
 }
 
 /// A test that starts the `hookwire` command by itself, from the path in `HOOKWIRE_BIN`.
@@ -308,6 +320,9 @@ fn conformance(workspace: &Workspace) -> anyhow::Result<Outcome> {
     autobahn::run(workspace, &Selection::default())?;
     Ok(Outcome::Passed)
 }
+
+/// The suites in `compat`: clients of others, each folder with packages and tests of its own.
+const COMPAT_SUITES: [&str; 1] = ["js"];
 
 /// How long tests against the running service may take.
 const AGAINST_THE_BINARY_MAX: Duration = Duration::from_mins(15);

@@ -1,0 +1,138 @@
+/** A network between clients and the service that can be broken in the ways that networks break. */
+import { once } from 'node:events';
+import net from 'node:net';
+
+import { Mailbox } from '../../js/lib/mailbox.mjs';
+
+export class Proxy {
+  /** One entry for each connection that somebody tried to make. */
+  attempts = new Mailbox('an attempt to connect through the proxy');
+  #server;
+  #target;
+  #pairs = new Set();
+  #refuses = false;
+
+  /** @param target `host:port` of the service */
+  static async start(target) {
+    const proxy = new Proxy();
+    proxy.target = target;
+    proxy.#server = net.createServer({ pauseOnConnect: true }, (socket) => proxy.#accept(socket));
+    proxy.#server.listen(0, '127.0.0.1');
+    await once(proxy.#server, 'listening');
+    return proxy;
+  }
+
+  /** Sends later connections there. */
+  set target(address) {
+    const { hostname, port } = new URL(`http://${address}`);
+    this.#target = { host: hostname, port: Number(port) };
+  }
+
+  get address() {
+    return `127.0.0.1:${this.#server.address().port}`;
+  }
+
+  /** Returns the URL that goes the same way through this proxy. */
+  through(url) {
+    const changed = new URL(url);
+    changed.host = this.address;
+    return changed.toString();
+  }
+
+  /** Breaks every connection off, on both sides. */
+  cut() {
+    for (const pair of this.#pairs) pair.end();
+  }
+
+  /** Breaks every connection off and every later one, until `allow`. */
+  refuse() {
+    this.#refuses = true;
+    this.cut();
+  }
+
+  allow() {
+    this.#refuses = false;
+  }
+
+  /** From now on nothing that the service sends over the present connections arrives; what clients send does. */
+  deafen() {
+    for (const pair of this.#pairs) pair.deafen();
+  }
+
+  /** From now on nothing passes on the present connections, in either direction, and neither side is told: a half-open connection. */
+  freeze() {
+    for (const pair of this.#pairs) pair.freeze();
+  }
+
+  /** Keeps back what the service sends over the present connections, until `release`. */
+  hold() {
+    for (const pair of this.#pairs) pair.hold();
+  }
+
+  release() {
+    for (const pair of this.#pairs) pair.release();
+  }
+
+  async end() {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  #accept(socket) {
+    if (this.#refuses) {
+      socket.destroy();
+    } else {
+      const pair = new Pair(socket, net.connect(this.#target), () => this.#pairs.delete(pair));
+      this.#pairs.add(pair);
+    }
+    this.attempts.put({ refused: this.#refuses });
+  }
+}
+
+/** A client's socket and the one to the service. */
+class Pair {
+  #client;
+  #service;
+  #onEnd;
+
+  constructor(client, service, onEnd) {
+    this.#client = client;
+    this.#service = service;
+    this.#onEnd = onEnd;
+    for (const socket of [client, service]) {
+      socket.setNoDelay(true);
+      // Whatever went wrong, `close` follows.
+      socket.on('error', () => {});
+      socket.once('close', () => this.end());
+    }
+    client.pipe(service);
+    service.pipe(client);
+  }
+
+  end() {
+    this.#client.destroy();
+    this.#service.destroy();
+    this.#onEnd();
+  }
+
+  deafen() {
+    this.#service.unpipe(this.#client);
+    this.#service.resume();
+  }
+
+  freeze() {
+    this.#client.unpipe(this.#service);
+    this.#client.resume();
+    this.deafen();
+  }
+
+  hold() {
+    this.#service.unpipe(this.#client);
+    this.#service.pause();
+  }
+
+  release() {
+    this.#service.pipe(this.#client);
+  }
+}
