@@ -1,0 +1,1 @@
+"""What the tests need: the service, an upstream, a proxy that cuts connections, and the SDKs in both kinds."""

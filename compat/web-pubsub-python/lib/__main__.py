@@ -1,0 +1,33 @@
+"""Runs the tests, then looks whether every public method of the SDKs was called, and was seen to fail, in both kinds."""
+
+import faulthandler
+import sys
+import unittest
+
+from .sdk import called, failed
+from .surface import NEVER_FAIL, public_methods
+
+SECONDS_MAX = 13 * 60
+"""After this long the run ends, and says where it stood."""
+
+
+def main(names: list[str]) -> int:
+    faulthandler.dump_traceback_later(SECONDS_MAX, exit=True)
+    loader = unittest.TestLoader()
+    suite = loader.loadTestsFromNames(names) if names else loader.discover("tests", top_level_dir=".")
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    if not result.wasSuccessful() or result.testsRun == 0:
+        return 1
+    if names:
+        return 0
+    missing = sorted(public_methods() - called)
+    always_well = sorted(method for method in public_methods() - failed if method[2] not in NEVER_FAIL)
+    for method in missing:
+        print("never called: {} {}.{}".format(*method), file=sys.stderr)
+    for method in always_well:
+        print("never seen to fail: {} {}.{}".format(*method), file=sys.stderr)
+    return 1 if missing or always_well else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
