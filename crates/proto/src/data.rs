@@ -1,8 +1,10 @@
 //! What a Web PubSub message carries: data of a kind, and metadata.
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::message::{Message, MessageKind};
+use crate::subprotocol::protobuf;
 
 /// Most bytes of a metadata key (Web PubSub protocol, "Message metadata").
 pub const METADATA_KEY_BYTES_MAX: usize = 256;
@@ -12,6 +14,10 @@ pub const METADATA_VALUE_BYTES_MAX: usize = 1_024;
 
 /// Most bytes of all metadata keys and values of a message.
 pub const METADATA_BYTES_MAX: usize = 8 * 1_024;
+
+/// Most arrays and objects of JSON data within each other. .NET reads no more than 64 by default, and the message around the data is
+/// one of them: one deeper value would end the receive loop of every .NET client in a group.
+pub const JSON_DEPTH_MAX: usize = 63;
 
 /// How the data of a message is to be understood (`dataType` of the JSON subprotocol).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +33,15 @@ pub enum DataKind {
 }
 
 impl DataKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Json, Self::Binary, Self::Protobuf];
+
+    /// Returns the kind of that `dataType`, in any case of letters: the .NET client writes `Text` (Web PubSub protocol, "JSON
+    /// subprotocol: client → server").
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(name))
+    }
+
     /// Returns the value of `dataType`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +80,49 @@ pub struct Data {
     pub bytes: Bytes,
 }
 
+/// Why bytes are not data of their kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// Text has to be UTF-8.
+    #[error("text data must be UTF-8")]
+    Text,
+    /// JSON has to be one value.
+    #[error("JSON data must be one valid JSON value")]
+    Json,
+    /// Clients of .NET fail on it.
+    #[error("JSON data may not be null")]
+    Null,
+    /// More than [`JSON_DEPTH_MAX`].
+    #[error("JSON data may have at most {JSON_DEPTH_MAX} arrays and objects within each other")]
+    Depth,
+    /// One broken `Any` would make the whole message unreadable for protobuf clients.
+    #[error("protobuf data must be a serialised google.protobuf.Any")]
+    Protobuf,
+}
+
 impl Data {
+    /// Returns data whose bytes have been checked to be of that kind. For bytes that come from outside without a type of their own.
+    ///
+    /// # Errors
+    /// [`DataError`] names the rule that the bytes break.
+    pub fn new(kind: DataKind, bytes: Bytes) -> Result<Self, DataError> {
+        match kind {
+            DataKind::Text => {
+                simdutf8::basic::from_utf8(&bytes).map_err(|_| DataError::Text)?;
+            }
+            DataKind::Json => {
+                let text = simdutf8::basic::from_utf8(&bytes).map_err(|_| DataError::Json)?;
+                let value: &RawValue = serde_json::from_str(text).map_err(|_| DataError::Json)?;
+                check_json(value)?;
+            }
+            DataKind::Binary => {}
+            DataKind::Protobuf => {
+                protobuf::is_any(&bytes).then_some(()).ok_or(DataError::Protobuf)?;
+            }
+        }
+        Ok(Self { kind, bytes })
+    }
+
     /// Returns text.
     pub fn text(text: impl Into<String>) -> Self {
         Self { kind: DataKind::Text, bytes: Bytes::from(text.into()) }
@@ -80,6 +137,30 @@ impl From<Message> for Data {
         };
         Self { kind, bytes: message.data }
     }
+}
+
+/// Checks what the syntax of a value leaves open.
+pub(crate) fn check_json(value: &RawValue) -> Result<(), DataError> {
+    if value.get() == "null" {
+        return Err(DataError::Null);
+    }
+    let (mut depth, mut deepest, mut in_string) = (0_usize, 0_usize, false);
+    let mut bytes = value.get().bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' => {
+                bytes.next();
+            }
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth -= 1,
+            _ => {}
+        }
+    }
+    if deepest <= JSON_DEPTH_MAX { Ok(()) } else { Err(DataError::Depth) }
 }
 
 /// The metadata of a message: few pairs in the order of their keys, within the limits above. Empty without heap memory.

@@ -3,14 +3,24 @@
 
 pub mod json;
 pub mod protobuf;
+mod rules;
 
 use std::collections::BTreeMap;
 
-use crate::data::{Data, Metadata};
+use bytes::{BufMut, Bytes};
+
+use crate::data::{Data, DataError, Metadata};
+use crate::frame::CloseCode;
+use crate::message::{Message, MessageKind};
 use crate::name::{GroupName, UserId};
 
+pub use self::rules::{ID_BYTES_MAX, TTL_SECONDS_MAX};
+
+/// Most bytes that [`Subprotocol::publication_head`] writes.
+pub const PUBLICATION_HEAD_BYTES_MAX: usize = 35;
+
 /// One of the built-in subprotocols.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subprotocol {
     /// `json.webpubsub.azure.v1`
     Json,
@@ -50,6 +60,65 @@ impl Subprotocol {
     /// Whether messages are protobuf in binary frames; otherwise JSON in text frames.
     pub const fn is_protobuf(self) -> bool {
         matches!(self, Self::Protobuf | Self::ProtobufReliable)
+    }
+
+    /// Returns the kind of WebSocket message that carries all messages of both directions.
+    pub const fn message_kind(self) -> MessageKind {
+        if self.is_protobuf() { MessageKind::Binary } else { MessageKind::Text }
+    }
+
+    /// Returns what a client's message says.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says why it cannot be understood; the connection ends.
+    pub fn decode_client(self, message: &Message) -> Result<ClientMessage, DecodeError> {
+        match self.payload(message)? {
+            payload if self.is_protobuf() => protobuf::decode_client(payload),
+            payload => json::decode_client(payload),
+        }
+    }
+
+    /// Returns the WebSocket message that tells a client `message`.
+    pub fn encode_server(self, message: &ServerMessage) -> Message {
+        let encode = if self.is_protobuf() { protobuf::encode_server } else { json::encode_server };
+        Message { kind: self.message_kind(), data: encode(message) }
+    }
+
+    /// Returns the payload of the WebSocket message that carries `publication`, with a sequence id exactly for reliable clients.
+    pub fn encode_publication(self, publication: &Publication, sequence_id: Option<u64>) -> Bytes {
+        if self.is_protobuf() {
+            protobuf::encode_publication(publication, sequence_id)
+        } else {
+            json::encode_publication(publication, sequence_id)
+        }
+    }
+
+    /// Returns the part of a publication's payload that all reliable receivers share: what follows [`Self::publication_head`].
+    pub fn publication_tail(self, publication: &Publication) -> Bytes {
+        if self.is_protobuf() {
+            protobuf::publication_tail(publication)
+        } else {
+            json::publication_tail(publication)
+        }
+    }
+
+    /// Writes the part of a publication's payload that belongs to one receiver: at most [`PUBLICATION_HEAD_BYTES_MAX`] bytes, for
+    /// which `out` must have room. Followed by a tail of `tail_bytes` it is what [`Self::encode_publication`] returns.
+    pub fn publication_head(self, sequence_id: u64, tail_bytes: usize, out: &mut impl BufMut) {
+        if self.is_protobuf() {
+            protobuf::publication_head(sequence_id, tail_bytes, out);
+        } else {
+            json::publication_head(sequence_id, tail_bytes, out);
+        }
+    }
+
+    fn payload(self, message: &Message) -> Result<&Bytes, DecodeError> {
+        let expected = self.message_kind();
+        if message.kind == expected {
+            Ok(&message.data)
+        } else {
+            Err(DecodeError::MessageKind { expected })
+        }
     }
 }
 
@@ -329,13 +398,35 @@ pub enum ServerMessage {
     },
 }
 
-/// Why a client's message cannot be understood. Both end the connection with 1007 (Web PubSub protocol, "Closing").
+/// Why a message cannot be understood. At a client's message the connection ends with [`DecodeError::close_code`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// A text message on a protobuf connection or a binary one on a JSON connection.
+    #[error("the subprotocol has no messages of this kind, only {expected:?}")]
+    MessageKind {
+        /// What the subprotocol uses.
+        expected: MessageKind,
+    },
     /// Not the encoding at all.
     #[error("the message is not {0}")]
     Syntax(&'static str),
-    /// Understood, but it breaks a rule; the words name the field.
+    /// Understood, but it breaks a rule; the words name the field and never repeat its value.
     #[error("{0}")]
     Rule(String),
+}
+
+impl DecodeError {
+    /// Returns the close code of a connection that sent such a message (Web PubSub protocol, "Closing and keep-alive").
+    pub const fn close_code(&self) -> CloseCode {
+        match self {
+            Self::MessageKind { .. } => CloseCode::UNSUPPORTED,
+            Self::Syntax(_) | Self::Rule(_) => CloseCode::INVALID_PAYLOAD,
+        }
+    }
+}
+
+impl From<DataError> for DecodeError {
+    fn from(error: DataError) -> Self {
+        Self::Rule(error.to_string())
+    }
 }
