@@ -1,16 +1,23 @@
 //! Running other programs: printed before, timed after, ended when they take too long.
+//!
+//! The end of a failed program's output is kept, so that it can be shown again after everything else.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
-use std::io::{IsTerminal, stdin};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, PipeReader, Read, Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 
 /// One call of another program. Its standard input is empty.
 #[derive(Debug, Clone)]
@@ -72,16 +79,13 @@ impl Program {
     /// Prints the call, runs it with its output shown, and prints how long it took.
     ///
     /// # Errors
-    /// When the program cannot be started, runs into its limit, or exits with anything but 0.
+    /// When the program cannot be started, runs into its limit, or exits with anything but 0. The last two also leave a
+    /// [`Failed`] behind.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         println!("$ {self}");
         let start = Instant::now();
         let mut command = self.command();
-        if let Some(path) = &self.log {
-            let log = File::create(path)
-                .with_context(|| format!("could not create {}", path.display()))?;
-            command.stdout(log.try_clone()?).stderr(log);
-        }
+        let output = self.show(&mut command)?;
         // Without a terminal nobody can press Ctrl-C: an own process group lets the limit end the children's children.
         let group = !stdin().is_terminal();
         if group {
@@ -89,18 +93,56 @@ impl Program {
         }
         let mut child =
             command.spawn().with_context(|| format!("could not start {}", self.name()))?;
-        let Some(status) = wait(&mut child, self.limit)? else {
-            if group {
-                signal("KILL", &format!("-{}", child.id()))?;
-            } else {
-                child.kill()?;
+        // It holds our ends of the pipe, which would never seem to end.
+        drop(command);
+        let failure = match wait(&mut child, self.limit)? {
+            Some(status) if status.success() => None,
+            Some(status) => Some(format!("`{}` failed: {status}", self.short())),
+            None => {
+                if group {
+                    signal("KILL", &format!("-{}", child.id()))?;
+                } else {
+                    child.kill()?;
+                }
+                child.wait()?;
+                Some(format!("`{}` did not end within {}", self.short(), seconds(self.limit)))
             }
-            child.wait()?;
-            bail!("`{}` did not end within {}", self.short(), seconds(self.limit));
         };
+        let last_lines = output.last_lines();
         println!("  {} took {}", self.name(), seconds(start.elapsed()));
-        ensure!(status.success(), "`{}` failed: {status}", self.short());
-        Ok(())
+        match failure {
+            None => Ok(()),
+            Some(what) => {
+                FAILED.with_borrow_mut(|failed| {
+                    failed.push(Failed { what: what.clone(), last_lines });
+                });
+                Err(anyhow!(what))
+            }
+        }
+    }
+
+    /// Decides where the output goes.
+    fn show(&self, command: &mut Command) -> anyhow::Result<Output> {
+        if let Some(path) = &self.log {
+            let log = File::create(path)
+                .with_context(|| format!("could not create {}", path.display()))?;
+            command.stdout(log.try_clone()?).stderr(log);
+            return Ok(Output::File(path.clone()));
+        }
+        if stdout().is_terminal() {
+            // Colours and progress need the terminal itself, and whoever sits there can scroll.
+            return Ok(Output::Terminal);
+        }
+        let (reader, writer) = io::pipe().context("could not make a pipe")?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let (passing, passed) = mpsc::channel::<Infallible>();
+        let kept = Arc::clone(&tail);
+        thread::spawn(move || {
+            pass_on(reader, &kept);
+            drop(passing);
+        });
+        Ok(Output::Kept { tail, passed })
     }
 
     /// Runs the call silently and returns its standard output.
@@ -173,6 +215,110 @@ impl fmt::Display for Program {
     }
 }
 
+/// A program that did not do what it was asked to do.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) what: String,
+    /// How its output ended, oldest line first; empty if it went to a terminal.
+    pub(crate) last_lines: Vec<String>,
+}
+
+thread_local! {
+    static FAILED: RefCell<Vec<Failed>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns the programs that failed on this thread since this was last asked, whatever became of their errors.
+pub(crate) fn take_failed() -> Vec<Failed> {
+    FAILED.take()
+}
+
+/// Where the output of a running program goes.
+enum Output {
+    Terminal,
+    File(PathBuf),
+    /// To our own output, by a thread of its own. `passed` says nothing, and is closed when all of it has been passed on.
+    Kept {
+        tail: Arc<Mutex<Tail>>,
+        passed: Receiver<Infallible>,
+    },
+}
+
+impl Output {
+    /// The last lines, once the program has ended.
+    fn last_lines(self) -> Vec<String> {
+        match self {
+            Self::Terminal => Vec::new(),
+            Self::File(path) => {
+                let mut tail = Tail::default();
+                match fs::read(&path) {
+                    Ok(content) => tail.push(&content),
+                    Err(error) => tail.push(format!("{}: {error}", path.display()).as_bytes()),
+                }
+                tail.to_lines()
+            }
+            Self::Kept { tail, passed } => {
+                // Nothing is ever sent. What the program left behind may hold the pipe open: that is not waited for.
+                let _ = passed.recv_timeout(PASSING_MAX);
+                tail.lock().unwrap_or_else(PoisonError::into_inner).to_lines()
+            }
+        }
+    }
+}
+
+/// Writes everything to our own output as it comes, and to `tail`.
+fn pass_on(mut from: PipeReader, tail: &Mutex<Tail>) {
+    let mut buffer = [0; 8 << 10];
+    loop {
+        let piece = match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => &buffer[..length],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                eprintln!("error: the output could not be read: {error}");
+                return;
+            }
+        };
+        let mut out = stdout().lock();
+        // Nobody reads it any more: the program must not be held up, and its end is told all the same.
+        let _ = out.write_all(piece).and_then(|()| out.flush());
+        drop(out);
+        tail.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+    }
+}
+
+/// The last lines of what was pushed.
+#[derive(Debug, Default)]
+struct Tail {
+    lines: VecDeque<Vec<u8>>,
+    /// Whether the last line has not ended yet.
+    open: bool,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !self.open {
+                if self.lines.len() == TAIL_LINES_MAX {
+                    self.lines.pop_front();
+                }
+                self.lines.push_back(Vec::new());
+            }
+            let (text, ended) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            let line = self.lines.back_mut().expect("one was opened before");
+            let room = LINE_BYTES_MAX - line.len();
+            line.extend_from_slice(&text[..text.len().min(room)]);
+            self.open = !ended;
+        }
+    }
+
+    fn to_lines(&self) -> Vec<String> {
+        self.lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+    }
+}
+
 /// A program that runs beside this one, and is ended with this value.
 #[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
@@ -231,6 +377,15 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{} min {:02} s", seconds / 60, seconds % 60)
 }
 
+/// Lines kept of the end of a program's output.
+const TAIL_LINES_MAX: usize = 60;
+
+/// Bytes kept of one of these lines; the rest of it is dropped.
+const LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Longest wait for the rest of the output of a program that has ended.
+const PASSING_MAX: Duration = Duration::from_secs(2);
+
 /// How long a program may run.
 const LIMIT: Duration = Duration::from_mins(30);
 
@@ -247,6 +402,56 @@ mod tests {
     fn a_program_that_fails_is_an_error_that_names_it() {
         let error = Program::new("sh").arguments(["-c", "exit 3"]).run().unwrap_err();
         assert!(error.to_string().contains("sh -c exit 3"), "{error}");
+    }
+
+    fn only_failed() -> Failed {
+        let mut failed = take_failed();
+        assert_eq!(failed.len(), 1);
+        failed.remove(0)
+    }
+
+    #[test]
+    fn a_failed_program_comes_with_the_end_of_what_it_printed() {
+        let script = "for n in $(seq 100); do echo $n; done; echo why >&2; exit 3";
+        Program::new("sh").arguments(["-c", script]).run().unwrap_err();
+        let lines = &only_failed().last_lines;
+        if stdout().is_terminal() {
+            assert_eq!(lines, &Vec::<String>::new());
+        } else {
+            assert_eq!(lines.len(), TAIL_LINES_MAX);
+            assert_eq!(lines[TAIL_LINES_MAX - 2..], ["100", "why"]);
+        }
+    }
+
+    #[test]
+    fn a_failed_program_with_a_log_comes_with_the_end_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = Program::new("sh").arguments(["-c", "echo out; echo why >&2; exit 3"]);
+        program.log(&folder.path().join("log")).run().unwrap_err();
+        assert_eq!(only_failed().last_lines, ["out", "why"]);
+        assert!(take_failed().is_empty());
+    }
+
+    #[test]
+    fn what_a_program_left_behind_does_not_hold_up_its_end() {
+        let script = "tail -f /dev/null & echo $!; exit 3";
+        Program::new("sh").arguments(["-c", script]).run().unwrap_err();
+        if let [child] = only_failed().last_lines.as_slice() {
+            signal("KILL", child).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tail_is_bounded_however_the_output_is_cut() {
+        let text = format!("{}\n\nlast", "x".repeat(2 * LINE_BYTES_MAX));
+        for size in [1, 7, text.len()] {
+            let mut tail = Tail::default();
+            text.as_bytes().chunks(size).for_each(|piece| tail.push(piece));
+            assert_eq!(tail.to_lines(), ["x".repeat(LINE_BYTES_MAX).as_str(), "", "last"]);
+            (0..TAIL_LINES_MAX).for_each(|_| tail.push(b"\n"));
+            assert_eq!(tail.to_lines().len(), TAIL_LINES_MAX);
+            assert_eq!(tail.to_lines().first().map(String::as_str), Some("last"));
+        }
     }
 
     #[test]

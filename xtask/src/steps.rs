@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use crate::autobahn::{self, Selection};
-use crate::program::{Program, seconds};
+use crate::program::{Failed, Program, seconds, take_failed};
 use crate::workspace::{Build, Workspace};
 use crate::{pages, purity, tools};
 
@@ -167,19 +167,26 @@ impl Selected {
         }
     }
 
-    /// Runs every step, also after one has failed, then prints how each went. The last line is
-    /// `N passed, N failed`, with `, N skipped` behind it if any was.
+    /// Runs every step, also after one has failed, then prints how the output of what failed ended, and how each step
+    /// went: whoever sees the end of a log only sees the reasons. The last line is `N passed, N failed`, with
+    /// `, N skipped` behind it if any was.
     pub(crate) fn run(&self, workspace: &Workspace) -> ExitCode {
         let start = Instant::now();
         let mut rows = Vec::new();
         for (index, step) in self.0.iter().enumerate() {
             println!("\n== {}/{} {}: {}", index + 1, self.0.len(), step.name(), step.about());
             let start = Instant::now();
+            take_failed();
             let result = step.run(workspace);
             if let Err(error) = &result {
                 println!("{} failed: {error:#}", step.name());
             }
-            rows.push(Row { step: *step, result, duration: start.elapsed() });
+            rows.push(Row {
+                step: *step,
+                result,
+                programs: take_failed(),
+                duration: start.elapsed(),
+            });
         }
         println!("\n{}", summary(&rows, start.elapsed()));
         if rows.iter().any(|row| row.result.is_err()) {
@@ -193,14 +200,24 @@ impl Selected {
 struct Row {
     step: Step,
     result: anyhow::Result<Outcome>,
+    /// What failed in it.
+    programs: Vec<Failed>,
     duration: Duration,
 }
 
-/// The table, the reasons of what failed, and the closing line.
+/// The last lines of what failed, the table, the reasons of what failed, and the closing line.
 fn summary(rows: &[Row], duration: Duration) -> String {
     let (mut passed, mut skipped) = (0, 0);
     let mut failures = Vec::new();
     let mut lines = Vec::new();
+    for row in rows.iter().filter(|row| row.result.is_err()) {
+        for Failed { what, last_lines } in &row.programs {
+            if !last_lines.is_empty() {
+                let text = last_lines.join("\n");
+                lines.push(format!("== {}, again: how {what}\n{text}\n", row.step.name()));
+            }
+        }
+    }
     for row in rows {
         let name = row.step.name();
         let verdict = match &row.result {
@@ -349,7 +366,7 @@ mod tests {
     }
 
     fn row(step: Step, result: anyhow::Result<Outcome>) -> Row {
-        Row { step, result, duration: Duration::from_secs(1) }
+        Row { step, result, programs: Vec::new(), duration: Duration::from_secs(1) }
     }
 
     #[test]
@@ -368,6 +385,22 @@ mod tests {
         assert_eq!(text.lines().last(), Some("0 passed, 1 failed, 1 skipped"));
         assert!(text.contains("fmt: not formatted"), "{text}");
         assert!(text.contains("skipped: no Python 2.7"), "{text}");
+    }
+
+    #[test]
+    fn what_a_failed_step_printed_last_is_printed_again() {
+        let failed = |line: &str| Failed {
+            what: "`x` failed".to_owned(),
+            last_lines: vec!["…".to_owned(), line.to_owned()],
+        };
+        let rows = [
+            Row { programs: vec![failed("recovered")], ..row(Step::Fmt, Ok(Outcome::Passed)) },
+            Row { programs: vec![failed("the reason")], ..row(Step::E2e, Err(anyhow!("x"))) },
+        ];
+        let text = summary(&rows, Duration::ZERO);
+        assert!(text.contains("…\nthe reason\n"), "{text}");
+        assert!(!text.contains("recovered"), "{text}");
+        assert_eq!(text.lines().last(), Some("1 passed, 1 failed"));
     }
 
     #[test]
