@@ -8,8 +8,11 @@ import { type Browser, type BrowserContext, type BrowserContextOptions, type Loc
 const SCREENSHOTS = fileURLToPath(new URL('screenshots/', import.meta.url))
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
-/** Milliseconds that a page may take to show something. Reconnecting waits at most this long. */
+/** Milliseconds that a page may take to show something. */
 const SHOWN_MS = 20_000
+
+/** Milliseconds until a page is connected: it waits up to 30 s between two tries. */
+const CONNECTED_MS = 45_000
 
 export const PHONE: BrowserContextOptions = { viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true }
 export const SMALL_PHONE: BrowserContextOptions = { viewport: { width: 320, height: 600 }, hasTouch: true, isMobile: true }
@@ -81,15 +84,22 @@ export class Person {
   }
 
   async connected(): Promise<void> {
-    await this.page.locator('.status.online').waitFor({ state: 'attached' })
+    await this.page.locator('.status.online').waitFor({ state: 'attached', timeout: CONNECTED_MS })
   }
 
   conversation(title: string | RegExp): Locator {
     return this.page.getByRole('navigation', { name: 'Conversations' }).getByRole('link', { name: title })
   }
 
+  /** Opens a conversation, and waits until it is the one on the screen: until then the text field is another one's. */
   async open(title: string | RegExp): Promise<void> {
     await this.conversation(title).click()
+    await this.shows(title)
+  }
+
+  /** Waits until a conversation is the one on the screen. */
+  async shows(title: string | RegExp): Promise<void> {
+    await this.page.getByRole('heading', { name: title, level: 1 }).waitFor()
   }
 
   async say(text: string): Promise<void> {
@@ -131,15 +141,31 @@ export class Person {
     await this.page.screenshot({ path: `${SCREENSHOTS}${name}.png` })
   }
 
-  /** Returns what an accessibility checker finds on the page, WCAG 2.2 AA and good practice. */
+  /**
+   * Returns what an accessibility checker finds on the page, WCAG 2.2 AA and good practice.
+   *
+   * The checker looks at one thing after the other and remembers what it saw. What it says about a page whose elements
+   * changed meanwhile (a push came, a try to connect began) is about no page that anybody saw, so it looks again.
+   */
   async barriers(): Promise<string[]> {
     // Evaluated by the protocol, not added as a script: the page's policy refuses foreign scripts.
     await this.page.evaluate(await readFile(AXE, 'utf8'))
-    return this.page.evaluate(async () => {
-      const { axe } = window as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { html: string; failureSummary?: string }[] }[] }> } }
-      const { violations } = await axe.run()
-      return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html}: ${failureSummary ?? ''}`))
+    let found: string[] = []
+    await this.until('the page stood still', async () => {
+      const { changed, barriers } = await this.page.evaluate(async () => {
+        const { axe } = window as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { html: string; failureSummary?: string }[] }[] }> } }
+        let changed = false
+        const observer = new MutationObserver(() => (changed = true))
+        observer.observe(document, { subtree: true, childList: true, attributes: true })
+        const { violations } = await axe.run()
+        changed ||= 0 < observer.takeRecords().length
+        observer.disconnect()
+        return { changed, barriers: violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html}: ${failureSummary ?? ''}`)) }
+      })
+      found = barriers
+      return !changed
     })
+    return found
   }
 
   async leave(): Promise<void> {

@@ -3,7 +3,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,6 +14,13 @@ const BUILT = fileURLToPath(new URL('../../target/debug/hookwire', import.meta.u
 
 /** The binary under test. */
 const BINARY = process.env.HOOKWIRE_BIN ?? (existsSync(BUILT) ? BUILT : undefined)
+
+/** The lowest and the highest port that may be tried. */
+const PORT_MIN = 10_000
+const PORT_MAX = 65_535
+
+/** Ports that are tried until one is free. */
+const TRIES_MAX = 100
 
 interface Ready {
   readonly chat_url: string
@@ -32,7 +40,7 @@ export class Service {
       service.#ready = { chat_url: url, service_url: '' }
     } else {
       service.#folder = await mkdtemp(join(tmpdir(), 'hookwire-e2e-'))
-      await service.#spawn('127.0.0.1:0', '127.0.0.1:0')
+      await service.#spawn(`127.0.0.1:${await quietPort()}`, `127.0.0.1:${await quietPort()}`)
     }
     return service
   }
@@ -61,13 +69,13 @@ export class Service {
     await this.#spawn(host(this.#ready?.service_url), host(this.#ready?.chat_url))
   }
 
-  /** Ends the process in good order and removes its data. Returns its exit code; null when it is not ours. */
-  async stop(): Promise<number | null> {
-    const code = await this.#end('SIGTERM')
+  /** Ends the process in good order and removes its data. Returns its exit code, or the signal that ended it. */
+  async stop(): Promise<number | NodeJS.Signals | undefined> {
+    const ending = await this.#end('SIGTERM')
     if (this.#folder !== undefined) {
       await rm(this.#folder, { recursive: true, force: true })
     }
-    return code
+    return ending
   }
 
   async #spawn(listen: string, chatListen: string): Promise<void> {
@@ -85,15 +93,40 @@ export class Service {
     this.#ready = JSON.parse(first) as Ready
   }
 
-  async #end(signal: NodeJS.Signals): Promise<number | null> {
+  async #end(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | undefined> {
     const child = this.#process
     this.#process = undefined
-    if (!child || child.exitCode !== null) {
-      return child?.exitCode ?? null
+    if (!child) {
+      return undefined
     }
-    const exited = once(child, 'exit')
-    child.kill(signal)
-    const [code] = (await exited) as [number | null]
-    return code
+    if (child.exitCode === null && child.signalCode === null) {
+      const exited = once(child, 'exit')
+      child.kill(signal)
+      await exited
+    }
+    return child.exitCode ?? child.signalCode ?? undefined
   }
+}
+
+/**
+ * Returns a free port that the system gives to nobody who does not ask for it by number. While the service is dead, its
+ * ports are nobody's: one that the system hands out could become the source of another connection.
+ */
+async function quietPort(): Promise<number> {
+  const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')
+  const [low = 0, high = 0] = range.trim().split(/\s+/u).map(Number)
+  const [first, last] = PORT_MIN < low ? [PORT_MIN, low - 1] : [high + 1, PORT_MAX]
+  for (let tries = 0; tries < TRIES_MAX; tries += 1) {
+    const port = first + Math.floor(Math.random() * (last - first + 1))
+    const server = createServer()
+    const free = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (free) {
+      await new Promise((resolve) => server.close(resolve))
+      return port
+    }
+  }
+  throw new Error(`none of ${TRIES_MAX} ports from ${first} to ${last} is free`)
 }

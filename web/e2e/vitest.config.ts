@@ -8,7 +8,8 @@ export default defineConfig({
     environment: 'node',
     // One browser and one service at a time: the tests share a small machine.
     fileParallelism: false,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Every wait in the tests has a shorter limit of its own, which says what was waited for.
+    testTimeout: 240_000,
+    hookTimeout: 120_000,
   },
 })
