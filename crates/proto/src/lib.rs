@@ -8,6 +8,7 @@ pub mod connection_string;
 pub mod data;
 pub mod envelope;
 pub mod frame;
+pub mod handler;
 pub mod message;
 pub mod name;
 pub mod permission;

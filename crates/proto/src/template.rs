@@ -1,5 +1,7 @@
 //! Upstream templates of the preview protocol: which event goes to which URL (preview protocol, "Upstream templates").
 
+use std::fmt;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -118,8 +120,13 @@ pub enum TemplateFault {
     #[error("a URL may not carry a user name or password")]
     Credentials,
     /// A `{…}` that is not a parameter.
-    #[error("{0:?} is not a parameter; the parameters are {{hub}}, {{category}} and {{event}}")]
-    UnknownParameter(String),
+    #[error("{parameter:?} is not a parameter; the parameters are {known}")]
+    UnknownParameter {
+        /// What stands there.
+        parameter: String,
+        /// What may stand there.
+        known: &'static str,
+    },
 }
 
 /// Checked templates, in order of precedence.
@@ -142,9 +149,18 @@ enum Pattern {
     OneOf(Vec<String>),
 }
 
-/// Text between parameters, and the parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct UrlTemplate(Vec<Piece>);
+/// A URL with parameters. `Debug` leaves the query out: it may hold the key of a function (`?code=`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct UrlTemplate(Vec<Piece>);
+
+/// The parameters that a dialect knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parameters {
+    /// Those of the preview.
+    Preview,
+    /// Those of Web PubSub: there are no categories.
+    WebPubSub,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
@@ -180,7 +196,7 @@ impl Templates {
             let hub = pattern("hubPattern", &raw.hub_pattern);
             let category = pattern("categoryPattern", &raw.category_pattern);
             let event = pattern("eventPattern", &raw.event_pattern);
-            match UrlTemplate::parse(&raw.url_template) {
+            match UrlTemplate::parse(&raw.url_template, Parameters::Preview) {
                 Ok(url) => templates.push(Template { hub, category, event, url }),
                 Err(fault) => faults.push(TemplateError { index, property: "urlTemplate", fault }),
             }
@@ -196,7 +212,7 @@ impl Templates {
                 && template.category.matches(event.category())
                 && template.event.matches(event.as_str())
         })?;
-        Some(template.url.expand(hub, event))
+        Some(template.url.expand(hub, event.category(), event.as_str()))
     }
 }
 
@@ -234,30 +250,10 @@ impl Pattern {
 }
 
 impl UrlTemplate {
-    fn parse(raw: &str) -> Result<Self, TemplateFault> {
+    /// Returns the template of an `http` or `https` URL.
+    pub(crate) fn parse(raw: &str, parameters: Parameters) -> Result<Self, TemplateFault> {
         let raw = raw.trim();
-        if URL_TEMPLATE_BYTES_MAX < raw.len() {
-            return Err(TemplateFault::TooLong { bytes: raw.len(), limit: URL_TEMPLATE_BYTES_MAX });
-        }
-        let mut pieces = Vec::new();
-        let mut rest = raw;
-        while let Some(open) = rest.find('{') {
-            let close = rest[open..].find('}').map_or(rest.len(), |length| open + length + 1);
-            if 0 < open {
-                pieces.push(Piece::Literal(rest[..open].to_owned()));
-            }
-            pieces.push(match &rest[open..close] {
-                "{hub}" => Piece::Hub,
-                "{category}" => Piece::Category,
-                "{event}" => Piece::Event,
-                other => return Err(TemplateFault::UnknownParameter(other.to_owned())),
-            });
-            rest = &rest[close..];
-        }
-        if !rest.is_empty() {
-            pieces.push(Piece::Literal(rest.to_owned()));
-        }
-        let template = Self(pieces);
+        let template = Self::parse_pieces(raw, parameters)?;
         // The server called may not depend on a parameter: none may stand there, and two values must lead to one origin.
         let authority_end = raw.find("://").map_or(0, |at| {
             raw[at + 3..].find(['/', '?', '#', '\\']).map_or(raw.len(), |length| at + 3 + length)
@@ -282,9 +278,39 @@ impl UrlTemplate {
         Ok(template)
     }
 
-    fn expand(&self, hub: &str, event: EventName) -> String {
+    /// Returns text and parameters of any text.
+    pub(crate) fn parse_pieces(raw: &str, parameters: Parameters) -> Result<Self, TemplateFault> {
+        if URL_TEMPLATE_BYTES_MAX < raw.len() {
+            return Err(TemplateFault::TooLong { bytes: raw.len(), limit: URL_TEMPLATE_BYTES_MAX });
+        }
+        let mut pieces = Vec::new();
+        let mut rest = raw;
+        while let Some(open) = rest.find('{') {
+            let close = rest[open..].find('}').map_or(rest.len(), |length| open + length + 1);
+            if 0 < open {
+                pieces.push(Piece::Literal(rest[..open].to_owned()));
+            }
+            let parameter = &rest[open..close];
+            let piece = Piece::of(parameter, parameters).ok_or_else(|| {
+                let known = match parameters {
+                    Parameters::Preview => "{hub}, {category} and {event}",
+                    Parameters::WebPubSub => "{hub} and {event}",
+                };
+                TemplateFault::UnknownParameter { parameter: parameter.to_owned(), known }
+            })?;
+            pieces.push(piece);
+            rest = &rest[close..];
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Literal(rest.to_owned()));
+        }
+        Ok(Self(pieces))
+    }
+
+    /// Returns the URL with the escaped values in the places of the parameters.
+    pub(crate) fn expand(&self, hub: &str, category: &str, event: &str) -> String {
         let escape = |value| utf8_percent_encode(value, ESCAPED).to_string();
-        self.fill(&escape(hub), event.category(), event.as_str())
+        self.fill(&escape(hub), &escape(category), &escape(event))
     }
 
     fn fill(&self, hub: &str, category: &str, event: &str) -> String {
@@ -297,6 +323,34 @@ impl UrlTemplate {
                 Piece::Event => event,
             })
             .collect()
+    }
+}
+
+impl fmt::Display for UrlTemplate {
+    /// Writes the template as it was written, keys in its query included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fill("{hub}", "{category}", "{event}"))
+    }
+}
+
+impl fmt::Debug for UrlTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.to_string();
+        match text.split_once('?') {
+            Some((path, _)) => write!(f, "{path}?[redacted]"),
+            None => f.write_str(&text),
+        }
+    }
+}
+
+impl Piece {
+    fn of(parameter: &str, parameters: Parameters) -> Option<Self> {
+        match (parameter, parameters) {
+            ("{hub}", _) => Some(Self::Hub),
+            ("{category}", Parameters::Preview) => Some(Self::Category),
+            ("{event}", _) => Some(Self::Event),
+            _ => None,
+        }
     }
 }
 
@@ -359,6 +413,14 @@ mod tests {
             templates.url("a`,[]", EventName::Connect).unwrap(),
             "http://h/a%60%2C%5B%5D?h=a%60%2C%5B%5D"
         );
+    }
+
+    #[test]
+    fn debug_shows_no_query() {
+        let templates = one("*", "*", "*", "http://h/{event}?code=secret").unwrap();
+        let shown = format!("{templates:?}");
+        assert!(shown.contains("http://h/{event}?[redacted]"), "{shown}");
+        assert!(!shown.contains("secret"));
     }
 
     #[test]

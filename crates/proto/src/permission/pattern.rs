@@ -85,7 +85,11 @@ impl Pattern {
 
     /// Whether `text` as a whole is of this form. Costs at most the product of both lengths and allocates nothing.
     pub fn matches(&self, text: &str) -> bool {
-        let mut characters = text.chars();
+        self.matches_characters(text.chars())
+    }
+
+    /// Does the same for text that comes as its characters.
+    pub(crate) fn matches_characters(&self, mut characters: impl Iterator<Item = char>) -> bool {
         let head = self.0.iter().position(|token| token.is_run()).unwrap_or(self.0.len());
         let (head, tail) = self.0.split_at(head);
         for token in head {
