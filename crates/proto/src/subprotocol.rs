@@ -112,6 +112,23 @@ impl Subprotocol {
         }
     }
 
+    /// Returns the WebSocket message by which a client asks for `message`.
+    pub fn encode_client(self, message: &ClientMessage) -> Message {
+        let encode = if self.is_protobuf() { protobuf::encode_client } else { json::encode_client };
+        Message { kind: self.message_kind(), data: encode(message) }
+    }
+
+    /// Returns what the server's message says to a client.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says why it cannot be understood.
+    pub fn decode_server(self, message: &Message) -> Result<Received, DecodeError> {
+        match self.payload(message)? {
+            payload if self.is_protobuf() => protobuf::decode_server(payload),
+            payload => json::decode_server(payload),
+        }
+    }
+
     fn payload(self, message: &Message) -> Result<&Bytes, DecodeError> {
         let expected = self.message_kind();
         if message.kind == expected {
@@ -212,7 +229,7 @@ pub enum ClientMessage {
         /// The invocation.
         invocation_id: String,
     },
-    /// An answer to an invocation by the server, which there is none of: ignored.
+    /// An answer to an invocation by the server, which there is none of: ignored. It has no protobuf.
     InvokeResponse,
     /// Replace the own state in a group.
     SetGroupState {
@@ -259,7 +276,7 @@ pub struct StreamUserError {
 }
 
 /// An error as acks, invocations and streams tell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NamedError {
     /// One of the protocol's names, such as `Forbidden`.
     pub name: String,
@@ -396,6 +413,22 @@ pub enum ServerMessage {
         /// Its place among the messages of a reliable connection.
         sequence_id: Option<u64>,
     },
+}
+
+/// What a client reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// It is told something.
+    Message(ServerMessage),
+    /// Somebody has sent something.
+    Publication {
+        /// What.
+        publication: Publication,
+        /// Its place among the messages of a reliable connection.
+        sequence_id: Option<u64>,
+    },
+    /// A type, event, source or kind of data that this version does not know: ignored, as the official clients do.
+    Unknown,
 }
 
 /// Why a message cannot be understood. At a client's message the connection ends with [`DecodeError::close_code`].

@@ -3,6 +3,7 @@
 //! What is absent is left out and never `null`: .NET and Java clients fail on `null`. The data of JSON messages is neither parsed nor
 //! written anew: key order and long numbers stay.
 
+mod client_side;
 mod object;
 
 use std::borrow::Cow;
@@ -12,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes};
 
+pub use self::client_side::{decode_server, encode_client};
 use self::object::{Field, Object, Writer, string, wrong};
 use super::protobuf::is_any;
 use super::rules::{Fields, Kind, StreamStart, client_message, rule, share};
@@ -219,9 +221,7 @@ pub fn encode_server(message: &ServerMessage) -> Bytes {
             out.string(Field::Type, name);
             out.string(Field::Group, group.as_str());
             out.list(Field::Items, items, put_state_item);
-            if let Some(id) = sequence_id {
-                out.number(Field::SequenceId, *id);
-            }
+            out.optional_number(Field::SequenceId, *sequence_id);
         }
     })
 }
@@ -313,10 +313,14 @@ fn put_error(out: &mut Writer, error: Option<&NamedError>) {
 fn put_state_item(out: &mut Writer, item: &GroupStateItem) {
     out.string(Field::ConnectionId, &item.connection_id);
     out.optional(Field::UserId, item.user_id.as_ref().map(UserId::as_str));
-    if let Some(state) = &item.state {
+    put_state(out, item.state.as_ref());
+    out.number(Field::UpdatedAt, item.updated_at);
+}
+
+fn put_state(out: &mut Writer, state: Option<&GroupState>) {
+    if let Some(state) = state {
         out.pairs(Field::State, state.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     }
-    out.number(Field::UpdatedAt, item.updated_at);
 }
 
 fn missing(field: Field) -> DecodeError {

@@ -3,17 +3,19 @@
 //! Written by hand: there are few messages, data is shared instead of copied, an `Any` stays as it came, and a publication comes in two
 //! parts. Field numbers stand where they are read and written.
 
+mod client_side;
 mod wire;
 
 use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes};
 
+pub use self::client_side::{decode_server, encode_client};
 use self::wire::{
     Reader, Value, field_bytes, put_bytes, put_message, put_number, put_prefix, put_text,
     put_varint, text, varint_bytes,
 };
-use super::rules::{Fields, Kind, StreamStart, client_message, rule, share};
+use super::rules::{Fields, Kind, PAIRS_MAX, StreamStart, client_message, rule, share};
 use super::{
     ClientMessage, DecodeError, GroupState, GroupStateItem, NamedError, PUBLICATION_HEAD_BYTES_MAX,
     Publication, ServerMessage, Source, StreamPart, StreamUserError,
@@ -30,6 +32,21 @@ const TEXT_DATA: u32 = 1;
 const BINARY_DATA: u32 = 2;
 const PROTOBUF_DATA: u32 = 3;
 const JSON_DATA: u32 = 4;
+
+/// The fields of `UpstreamMessage`.
+const SEND_TO_GROUP: u32 = 1;
+const EVENT: u32 = 5;
+const JOIN_GROUP: u32 = 6;
+const LEAVE_GROUP: u32 = 7;
+const SEQUENCE_ACK: u32 = 8;
+const PING: u32 = 9;
+const INVOKE: u32 = 10;
+const CANCEL_INVOCATION: u32 = 11;
+const STREAM_DATA: u32 = 13;
+const STREAM_END: u32 = 14;
+const SET_GROUP_STATE: u32 = 15;
+const SUBSCRIBE_GROUP_STATE: u32 = 16;
+const UNSUBSCRIBE_GROUP_STATE: u32 = 17;
 
 /// The fields of `DownstreamMessage`.
 const ACK: u32 = 1;
@@ -72,19 +89,19 @@ pub fn decode_client(message: &Bytes) -> Result<ClientMessage, DecodeError> {
 /// Returns the type of message in that field of `UpstreamMessage`.
 const fn kind(number: u32) -> Option<Kind> {
     Some(match number {
-        1 => Kind::SendToGroup,
-        5 => Kind::Event,
-        6 => Kind::JoinGroup,
-        7 => Kind::LeaveGroup,
-        8 => Kind::SequenceAck,
-        9 => Kind::Ping,
-        10 => Kind::Invoke,
-        11 => Kind::CancelInvocation,
-        13 => Kind::StreamData,
-        14 => Kind::StreamEnd,
-        15 => Kind::SetGroupState,
-        16 => Kind::SubscribeGroupState,
-        17 => Kind::UnsubscribeGroupState,
+        SEND_TO_GROUP => Kind::SendToGroup,
+        EVENT => Kind::Event,
+        JOIN_GROUP => Kind::JoinGroup,
+        LEAVE_GROUP => Kind::LeaveGroup,
+        SEQUENCE_ACK => Kind::SequenceAck,
+        PING => Kind::Ping,
+        INVOKE => Kind::Invoke,
+        CANCEL_INVOCATION => Kind::CancelInvocation,
+        STREAM_DATA => Kind::StreamData,
+        STREAM_END => Kind::StreamEnd,
+        SET_GROUP_STATE => Kind::SetGroupState,
+        SUBSCRIBE_GROUP_STATE => Kind::SubscribeGroupState,
+        UNSUBSCRIBE_GROUP_STATE => Kind::UnsubscribeGroupState,
         _ => return None,
     })
 }
@@ -154,7 +171,7 @@ impl<'a> Request<'a> {
 
                 (Kind::SendToGroup, (6, Value::Bytes(entry)))
                 | (Kind::Event | Kind::Invoke, (4, Value::Bytes(entry))) => {
-                    self.metadata.push(map_entry(entry)?);
+                    push_pair(&mut self.metadata, entry)?;
                 }
 
                 (Kind::SendToGroup, (7, Value::Bytes(stream)))
@@ -293,6 +310,16 @@ pub fn is_any(bytes: &[u8]) -> bool {
     })
 }
 
+fn push_pair(pairs: &mut Vec<(String, String)>, entry: &[u8]) -> Result<(), DecodeError> {
+    check_pairs(pairs.len())?;
+    pairs.push(map_entry(entry)?);
+    Ok(())
+}
+
+fn check_pairs(pairs: usize) -> Result<(), DecodeError> {
+    if pairs < PAIRS_MAX { Ok(()) } else { Err(rule("a map has too many entries")) }
+}
+
 fn map_entry(entry: &[u8]) -> Result<(String, String), DecodeError> {
     let (mut key, mut value) = ("", "");
     for field in Reader::new(entry) {
@@ -333,6 +360,7 @@ fn merge_stream_error(error: &mut StreamUserError, fields: &[u8]) -> Result<(), 
 fn merge_state(state: &mut GroupState, fields: &[u8]) -> Result<(), DecodeError> {
     for field in Reader::new(fields) {
         if let (1, Value::Bytes(entry)) = field? {
+            check_pairs(state.len())?;
             let (name, value) = map_entry(entry)?;
             state.insert(name, value);
         }
@@ -405,9 +433,7 @@ pub fn encode_server(message: &ServerMessage) -> Bytes {
                 for item in items {
                     put_message(out, 2, |out| put_state_item(out, item));
                 }
-                if let Some(id) = sequence_id {
-                    put_number(out, 3, *id);
-                }
+                put_optional_number(out, 3, *sequence_id);
             });
         }
     }
@@ -514,6 +540,12 @@ fn put_pairs<'p>(out: &mut Vec<u8>, number: u32, pairs: impl Iterator<Item = (&'
             put_bytes(out, 1, key.as_bytes());
             put_bytes(out, 2, value.as_bytes());
         });
+    }
+}
+
+fn put_optional_number(out: &mut Vec<u8>, number: u32, value: Option<u64>) {
+    if let Some(value) = value {
+        put_number(out, number, value);
     }
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{ClientMessage, DecodeError, GroupState, StreamUserError};
-use crate::data::{Data, Metadata};
+use crate::data::{Data, METADATA_BYTES_MAX, Metadata};
 use crate::name::GroupName;
 
 /// Longest `ttlSeconds`, in seconds.
@@ -14,6 +14,9 @@ pub const TTL_SECONDS_MAX: u16 = 300;
 
 /// Longest stream id or invocation id. Ours: the protocol names none, and the server keeps them.
 pub const ID_BYTES_MAX: usize = 1_024;
+
+/// Most pairs of one map: every key of metadata has a byte, and group states are smaller. Bounds what a message makes the decoder keep.
+pub(super) const PAIRS_MAX: usize = METADATA_BYTES_MAX;
 
 /// Longest event name.
 const EVENT_NAME_BYTES_MAX: usize = 128;

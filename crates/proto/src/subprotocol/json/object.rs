@@ -8,11 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::DecodeError;
-use super::super::rules::rule;
+use super::super::rules::{PAIRS_MAX, rule};
 
 macro_rules! fields {
     ($($field:ident = $name:literal),* $(,)?) => {
@@ -119,9 +119,26 @@ impl<'a> Object<'a> {
         self.given(field).map(parse).transpose().map_err(|_| wrong(field, "an object"))
     }
 
+    /// Returns each object of a list by `read`, one after the other; absent: none.
+    pub(super) fn list<T>(
+        &self,
+        field: Field,
+        read: impl Fn(&Object<'a>) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let not_objects = || wrong(field, "a list of objects");
+        let Some(list) = self.given(field) else { return Ok(Vec::new()) };
+        let values: Vec<&'a RawValue> =
+            serde_json::from_str(list.get()).map_err(|_| not_objects())?;
+        let parsed = values.into_iter().map(|value| match serde_json::from_str(value.get()) {
+            Ok(object) => read(&object),
+            Err(_) => Err(not_objects()),
+        });
+        parsed.collect()
+    }
+
     /// Returns an object of nothing but strings, in its order.
     pub(super) fn pairs(&self, field: Field) -> Result<Option<Vec<(String, String)>>, DecodeError> {
-        let pairs: Option<Pairs> = self.parsed(field, "an object of strings")?;
+        let pairs: Option<Pairs> = self.parsed(field, "an object of at most 8,192 strings")?;
         Ok(pairs.map(|pairs| pairs.0))
     }
 }
@@ -198,6 +215,9 @@ impl<'de> Visitor<'de> for PairsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
         let mut pairs = Vec::new();
         while let Some(pair) = map.next_entry()? {
+            if pairs.len() == PAIRS_MAX {
+                return Err(A::Error::custom("too many pairs"));
+            }
             pairs.push(pair);
         }
         Ok(Pairs(pairs))
@@ -257,6 +277,12 @@ impl Writer {
     pub(super) fn number(&mut self, field: Field, value: u64) {
         self.key(field);
         write!(self.out, "{value}").expect("a vector takes all bytes");
+    }
+
+    pub(super) fn optional_number(&mut self, field: Field, value: Option<u64>) {
+        if let Some(value) = value {
+            self.number(field, value);
+        }
     }
 
     pub(super) fn boolean(&mut self, field: Field, value: bool) {
