@@ -29,6 +29,9 @@ TEXT, JSON, BINARY, PROTOBUF = (
     WebPubSubDataType.PROTOBUF,
 )
 
+ERROR_CODES = {400: "BadRequest", 401: "Unauthorized", 404: "NotFound"}
+"""By status; others have codes of their own."""
+
 EVERY_ROLE = ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"]
 
 ACK_SECONDS_MAX = 5.0
@@ -247,11 +250,19 @@ class Case(unittest.TestCase):
             self.assertEqual([as_message(message) for message in client.wait_for_mark(mark)], messages)
 
     def refused(self, status: int, call: Callable, *arguments: Any, **options: Any) -> HttpResponseError:
-        """Makes sure that a call to the service is refused with this status; returns the error."""
+        """Makes sure that a call to the service is refused with this status, and its code; returns the error."""
         with self.assertRaises(HttpResponseError) as caught:
             call(*arguments, **options)
-        self.assertEqual(caught.exception.status_code, status, caught.exception)
-        return caught.exception
+        error = caught.exception
+        self.assertEqual(error.status_code, status, error)
+        code = ERROR_CODES.get(status)
+        told = error.response.headers.get("x-ms-error-code", "")
+        self.assertRegex(told, rf"^Error\.{code or '[A-Z][A-Za-z]+'}$")
+        if error.response.request.method != "HEAD":
+            self.assertIsNotNone(error.error, error)
+            self.assertEqual(f"Error.{error.error.code}", told)
+            self.assertTrue(error.error.message)
+        return error
 
     def send_fails(self, name: str, call: Callable, *arguments: Any, **options: Any) -> SendMessageError:
         """Makes sure that a client's call fails with an error of this name; returns the error."""
@@ -260,6 +271,15 @@ class Case(unittest.TestCase):
         self.assertIsNotNone(caught.exception.error_detail, caught.exception)
         self.assertEqual(caught.exception.error_detail.name, name, caught.exception.error_detail.message)
         return caught.exception
+
+    def has_joined(self, group: str, client_id: str) -> None:
+        """Waits until this connection is a member of the group."""
+
+        def is_member() -> bool:
+            members = self.service.items("list_connections", group=group)
+            return client_id in (member.connection_id for member in members)
+
+        eventually(is_member, f"{client_id} in group {group}")
 
     def is_gone(self, client_id: str) -> None:
         """Waits until the service has ended this connection."""

@@ -88,6 +88,8 @@ class Upstream:
         self._ids: dict[str, set[str]] = defaultdict(set)
         self._lock = threading.Lock()
         self.faults: list[str] = []
+        self.origin = "127.0.0.1"
+        """The name by which the service calls itself."""
         upstream = self
 
         class Requests(BaseHTTPRequestHandler):
@@ -149,8 +151,8 @@ class Upstream:
     def _validated(self, request: BaseHTTPRequestHandler) -> None:
         if request.headers.get("ce-awpsversion") != "1.0":
             self._fault(f"validation of {request.path} without ce-awpsversion")
-        if not request.headers.get("WebHook-Request-Origin"):
-            self._fault(f"validation of {request.path} without WebHook-Request-Origin")
+        if request.headers.get("WebHook-Request-Origin") != self.origin:
+            self._fault(f"validation of {request.path} from {request.headers.get('WebHook-Request-Origin')}")
         if not request.path.endswith("/validate"):
             self._fault(f"validation at {request.path}")
         _answer(request, Answer(headers={"WebHook-Allowed-Origin": "*"}))
@@ -198,7 +200,7 @@ class Upstream:
             "ce-type": f"azure.webpubsub.{kind}.{event.name}",
             "ce-source": f"/hubs/{event.hub}/client/{event.connection_id}",
             "ce-signature": signatures,
-            "webhook-request-origin": "127.0.0.1",
+            "webhook-request-origin": self.origin,
         }
         for name, value in wanted.items():
             if event.headers.get(name) != value:
