@@ -21,6 +21,41 @@ export function arrayBuffer(content) {
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
 }
 
+/** A subprotocol that does what another one does and lets a test see the messages that the official client keeps to itself. */
+export class Observed {
+  #protocol;
+  #boxes = new Map();
+
+  constructor(protocol) {
+    this.#protocol = protocol;
+  }
+
+  get name() {
+    return this.#protocol.name;
+  }
+
+  get isReliableSubProtocol() {
+    return this.#protocol.isReliableSubProtocol;
+  }
+
+  /** Returns the mailbox of all messages of this kind, sent or received from now on. */
+  of(kind) {
+    if (!this.#boxes.has(kind)) this.#boxes.set(kind, new Mailbox(`a message of kind ${kind}`));
+    return this.#boxes.get(kind);
+  }
+
+  writeMessage(message) {
+    this.#boxes.get(message.kind)?.put(message);
+    return this.#protocol.writeMessage(message);
+  }
+
+  parseMessages(input) {
+    const message = this.#protocol.parseMessages(input);
+    this.#boxes.get(message?.kind)?.put(message);
+    return message;
+  }
+}
+
 export class Client {
   connects = new Mailbox('the connected event of a client');
   disconnects = new Mailbox('the disconnected event of a client');

@@ -2,11 +2,9 @@
 import { once } from 'node:events';
 import net from 'node:net';
 
-import { Mailbox } from '../../js/lib/mailbox.mjs';
+import { within } from '../../js/lib/mailbox.mjs';
 
 export class Proxy {
-  /** One entry for each connection that somebody tried to make. */
-  attempts = new Mailbox('an attempt to connect through the proxy');
   #server;
   #target;
   #pairs = new Set();
@@ -39,6 +37,11 @@ export class Proxy {
     return changed.toString();
   }
 
+  /** Waits for the next time that somebody tries to connect, whether that is refused or not. */
+  async attempt() {
+    return within(once(this.#server, 'connection'), 'an attempt to connect through the proxy');
+  }
+
   /** Breaks every connection off, on both sides. */
   cut() {
     for (const pair of this.#pairs) pair.end();
@@ -59,9 +62,13 @@ export class Proxy {
     for (const pair of this.#pairs) pair.deafen();
   }
 
-  /** From now on nothing passes on the present connections, in either direction, and neither side is told: a half-open connection. */
-  freeze() {
-    for (const pair of this.#pairs) pair.freeze();
+  /**
+   * Breaks the present connections off towards the clients alone: the service is not told and what it sends gets lost, as on a
+   * half-open connection.
+   * @returns one promise for each of them, fulfilled when the service has given it up
+   */
+  strand() {
+    return [...this.#pairs].map((pair) => pair.strand());
   }
 
   /** Keeps back what the service sends over the present connections, until `release`. */
@@ -86,7 +93,6 @@ export class Proxy {
       const pair = new Pair(socket, net.connect(this.#target), () => this.#pairs.delete(pair));
       this.#pairs.add(pair);
     }
-    this.attempts.put({ refused: this.#refuses });
   }
 }
 
@@ -104,27 +110,30 @@ class Pair {
       socket.setNoDelay(true);
       // Whatever went wrong, `close` follows.
       socket.on('error', () => {});
-      socket.once('close', () => this.end());
+      socket.once('close', this.end);
     }
     client.pipe(service);
     service.pipe(client);
   }
 
-  end() {
+  end = () => {
     this.#client.destroy();
     this.#service.destroy();
     this.#onEnd();
-  }
+  };
 
   deafen() {
     this.#service.unpipe(this.#client);
     this.#service.resume();
   }
 
-  freeze() {
+  async strand() {
+    this.#onEnd();
     this.#client.unpipe(this.#service);
-    this.#client.resume();
     this.deafen();
+    this.#client.off('close', this.end);
+    this.#client.destroy();
+    if (!this.#service.closed) await within(once(this.#service, 'close'), 'the end of a stranded connection');
   }
 
   hold() {

@@ -47,6 +47,11 @@ export class Stage {
     return new Hub(this, name ?? `hub_${this.#hubs}`, handlers);
   }
 
+  /** Returns the official server library for a hub. */
+  serviceOf(hub) {
+    return new WebPubSubServiceClient(this.service.connectionString, hub, INSECURE);
+  }
+
   /** Returns a client that is stopped when the stage ends. */
   client(credential, options) {
     const client = new Client(credential, options);
@@ -59,6 +64,12 @@ export class Stage {
     const proxy = await Proxy.start(this.service.address);
     this.#proxies.push(proxy);
     return proxy;
+  }
+
+  /** Goes on with another service in the place of the first, which has ended; the ways there lead to it from now on. */
+  follow(successor) {
+    this.service = successor;
+    for (const proxy of this.#proxies) proxy.target = successor.address;
   }
 
   /** Stops clients and service and looks back at all that happened: the service must end well, and so must every connection. */
@@ -86,7 +97,7 @@ export class Hub {
     this.#stage = stage;
     this.name = name;
     this.upstream = stage.upstream.hub(name, handlers);
-    this.service = new WebPubSubServiceClient(stage.service.connectionString, name, INSECURE);
+    this.service = stage.serviceOf(name);
   }
 
   /** Returns a client URL, with a token for `grant`: what `getClientAccessToken` takes. */

@@ -51,21 +51,25 @@ export class Upstream {
   hub(name, handlers) {
     const hub = new UpstreamHub(name, handlers);
     this.#hubs.set(name.toLowerCase(), hub);
-    this.#router.use(hub.middleware.getMiddleware());
+    this.use(hub.middleware);
     return hub;
   }
 
   /** Adds a hub whose middleware is made without any options. */
   bareHub(name) {
-    this.#hubs.set(name.toLowerCase(), { requests: [] });
-    this.#router.use(new WebPubSubEventHandler(name).getMiddleware());
-    return this.#hubs.get(name.toLowerCase());
+    this.#hubs.set(name.toLowerCase(), { requests: [], hearsAll: true });
+    this.use(new WebPubSubEventHandler(name));
+  }
+
+  /** Adds an official middleware that a test has made for itself. */
+  use(handler) {
+    this.#router.use(handler.getMiddleware());
   }
 
   /** What is wrong with the record as a whole, once the service has stopped: empty when all is well. */
   faults() {
     const faults = this.#strangers.map((request) => `nobody expects ${request}`);
-    for (const [name, { requests }] of this.#hubs) faults.push(...faultsOf(name, requests));
+    for (const [name, { requests, hearsAll }] of this.#hubs) if (hearsAll) faults.push(...faultsOf(name, requests));
     return faults;
   }
 
@@ -127,6 +131,8 @@ class UpstreamHub {
   leaves = new Mailbox('a left event');
   /** Every request with `ce-hub` of this hub, in the order in which they came. */
   requests = [];
+  /** Whether all system events come here, so that one can look for those that are missing. */
+  hearsAll = true;
 
   constructor(name, { handleConnect = letIn, handleUserEvent = noAnswer, ...options } = {}) {
     const noted = (mailbox, handler) => (request, response) => {
