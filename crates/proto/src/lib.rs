@@ -3,6 +3,7 @@
 //! Servers, clients, fuzzers and simulations share this crate. What one process tells another (frames, tokens, signatures,
 //! templates, envelopes between shards and nodes) is defined here and nowhere else.
 
+pub mod cloud_event;
 pub mod connection;
 pub mod connection_string;
 pub mod data;
