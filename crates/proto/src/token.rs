@@ -1,10 +1,12 @@
-//! Tokens: who a caller is, as JSON Web Tokens signed with an access key (RFC 7519, HS256 alone).
+//! Tokens: who a caller is, as JSON Web Tokens (RFC 7519).
 //!
-//! A token passes when it was signed with one of the service's keys, is within its time and names the requested URL as its
-//! audience; what that means is in [`Audience`]. Everything else in it is for the application to judge.
+//! A token passes when it was signed with one of the service's keys (HS256 alone), is within its time and names the requested URL as
+//! its audience; what that means is in [`Audience`]. Everything else in it is for the application to judge. Tokens of identity
+//! providers, which carry other signatures, are in [`identity`].
 
 mod audience;
 mod claims;
+pub mod identity;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,7 +16,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value};
 
 pub use self::audience::{Audience, HostNames, HostNamesError};
-pub use self::claims::{Claims, ClaimsTooLong, USER_CLAIMS_BYTES_MAX, read_user_claims};
+pub use self::claims::{
+    Claims, ClaimsTooLong, GROUP_CLAIM, GroupClaimError, ROLE_CLAIM, USER_CLAIMS_BYTES_MAX,
+    read_user_claims,
+};
 use crate::signature::AccessKey;
 
 /// A token about to be signed.
@@ -73,30 +78,12 @@ pub fn check(
 ) -> Result<Claims, TokenError> {
     let claims = decode(token, keys)?;
 
-    let expiry = seconds(&claims, "exp")?.ok_or(TokenError::NoExpiry)?;
-    let expiry_with_skew = expiry.saturating_add(CLOCK_SKEW.as_secs());
-    if expiry_with_skew <= now {
-        return Err(TokenError::Expired { late: Duration::from_secs(now - expiry) });
-    }
-    if let Some(start) = seconds(&claims, "nbf")? {
-        let now_with_skew = now.saturating_add(CLOCK_SKEW.as_secs());
-        if now_with_skew < start {
-            return Err(TokenError::TooEarly { early: Duration::from_secs(start - now) });
-        }
-    }
+    check_time(&claims, now)?;
     if claims.get("sub").is_some_and(|sub| !sub.is_string()) {
         return Err(TokenError::Claim { name: "sub" });
     }
 
-    let named: Vec<&str> = match claims.get("aud") {
-        None => Vec::new(),
-        Some(Value::String(one)) => vec![one],
-        Some(Value::Array(several)) => several
-            .iter()
-            .map(|one| one.as_str().ok_or(TokenError::Claim { name: "aud" }))
-            .collect::<Result<_, _>>()?,
-        Some(_) => return Err(TokenError::Claim { name: "aud" }),
-    };
+    let named = audiences(&claims)?;
     if !named.iter().any(|named| audience.is_named_by(named)) {
         return Err(TokenError::Audience {
             expected: audience.to_string(),
@@ -104,6 +91,35 @@ pub fn check(
         });
     }
     Ok(Claims(claims))
+}
+
+/// Requires an end that has not passed and a beginning, if there is one, that has.
+fn check_time(claims: &Map<String, Value>, now: u64) -> Result<(), TokenError> {
+    let expiry = seconds(claims, "exp")?.ok_or(TokenError::NoExpiry)?;
+    let expiry_with_skew = expiry.saturating_add(CLOCK_SKEW.as_secs());
+    if expiry_with_skew <= now {
+        return Err(TokenError::Expired { late: Duration::from_secs(now - expiry) });
+    }
+    if let Some(start) = seconds(claims, "nbf")? {
+        let now_with_skew = now.saturating_add(CLOCK_SKEW.as_secs());
+        if now_with_skew < start {
+            return Err(TokenError::TooEarly { early: Duration::from_secs(start - now) });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the texts of `aud`, none if it is absent.
+fn audiences(claims: &Map<String, Value>) -> Result<Vec<&str>, TokenError> {
+    match claims.get("aud") {
+        None => Ok(Vec::new()),
+        Some(Value::String(one)) => Ok(vec![one]),
+        Some(Value::Array(several)) => several
+            .iter()
+            .map(|one| one.as_str().ok_or(TokenError::Claim { name: "aud" }))
+            .collect(),
+        Some(_) => Err(TokenError::Claim { name: "aud" }),
+    }
 }
 
 /// Why a token was refused. Its text may go to the caller; the fields of [`TokenError::Audience`] are for a log at debug level.
@@ -119,11 +135,17 @@ pub enum TokenError {
     #[error("the token is malformed")]
     Malformed,
     /// Another algorithm, or a header parameter that must be understood and is not (RFC 7515, section 4.1.11).
-    #[error("the token is not signed with plain HS256")]
+    #[error("the token is not signed by an algorithm that is accepted")]
     Algorithm,
     /// None of the access keys made the signature.
     #[error("the token's signature was not made with an access key of this service")]
     Signature,
+    /// None of the issuer's keys made the signature.
+    #[error("the token's signature was not made with a key of its issuer")]
+    ForeignSignature,
+    /// It names no issuer, or one that is not known here.
+    #[error("the token's issuer is not known")]
+    Issuer,
     /// A claim has a type that it must not have.
     #[error("the token's claim {name} has the wrong type")]
     Claim {
@@ -161,15 +183,17 @@ pub const TOKEN_BYTES_MAX: usize = 16_384;
 /// How far the clocks of the signer and the service may differ (limits and codes, "Time").
 pub const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
+static HS256_ALONE: LazyLock<Validation> = LazyLock::new(|| alone(Algorithm::HS256));
+
 /// The algorithm alone: time and audience are judged here, with the caller's clock and rule.
-static HS256_ALONE: LazyLock<Validation> = LazyLock::new(|| {
-    let mut validation = Validation::new(Algorithm::HS256);
+fn alone(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
     validation
-});
+}
 
 fn decode(token: &str, keys: &[AccessKey]) -> Result<Map<String, Value>, TokenError> {
     if TOKEN_BYTES_MAX < token.len() {

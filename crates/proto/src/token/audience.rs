@@ -7,8 +7,8 @@ use percent_encoding::percent_decode_str;
 /// The URL that a request asks for, as the `aud` of its token must name it.
 ///
 /// Signers differ in scheme, port, query, a trailing slash, percent-encoding and case, so none of these counts (preview
-/// protocol, "JWT audience"): from both sides the scheme, the port, the query and one trailing slash are taken off, the rest is
-/// percent-decoded once and compared without regard to ASCII case. The host must be one of the service's public names, whatever
+/// protocol, "JWT audience"; Web PubSub protocol, "Access key"): from both sides the scheme, the port, the query and one trailing
+/// slash are taken off, the rest is percent-decoded once and compared without regard to ASCII case. The host must be one of the service's public names, whatever
 /// the request's own `Host` says.
 #[derive(Clone, Copy, Debug)]
 pub struct Audience<'a> {
@@ -26,7 +26,12 @@ impl Audience<'_> {
             return false;
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        self.hosts.contains(without_port(authority)) && comparable(path).eq(comparable(self.path))
+        if !self.hosts.contains(without_port(authority)) {
+            return false;
+        }
+        // Signers that encode nothing may mean a percent sign by a percent sign.
+        let bare = |path| undecoded(path).bytes().map(|byte| byte.to_ascii_lowercase());
+        comparable(path).eq(comparable(self.path)) || bare(path).eq(comparable(self.path))
     }
 }
 
@@ -98,8 +103,12 @@ fn without_query(path: &str) -> &str {
 
 /// Returns the bytes of a path that count: no query, no trailing slash, decoded once, in lower case.
 fn comparable(path: &str) -> impl Iterator<Item = u8> + '_ {
+    percent_decode_str(undecoded(path)).map(|byte| byte.to_ascii_lowercase())
+}
+
+fn undecoded(path: &str) -> &str {
     let path = without_query(path);
-    percent_decode_str(path.strip_suffix('/').unwrap_or(path)).map(|byte| byte.to_ascii_lowercase())
+    path.strip_suffix('/').unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -141,6 +150,9 @@ mod tests {
                 "https://LOCALHOST:443/api/hubs/chat/:send?api-version=2024-01-01&filter=a",
             ),
             ("/api/hubs/chat/groups/%C3%A4", "https://localhost/api/hubs/chat/groups/ä"),
+            ("/api/hubs/chat/groups/100%25", "https://localhost/api/hubs/chat/groups/100%"),
+            ("/api/hubs/chat/groups/%2541", "https://localhost/api/hubs/chat/groups/%41"),
+            ("/api/hubs/chat/groups/%2541", "https://localhost/api/hubs/chat/groups/%2541"),
         ] {
             assert!(named(&["localhost"], path, aud), "{aud}");
         }

@@ -1,8 +1,11 @@
 //! What a token says, and how a request to an upstream repeats it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
+
+use crate::name::{GroupName, NameError};
 
 /// What a checked token says.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +22,38 @@ impl Claims {
         self.0.get(name)
     }
 
-    /// Returns every claim in the token's order, `aud`, `exp` and their like included.
-    pub fn all(&self) -> &Map<String, Value> {
-        &self.0
+    /// Returns the roles that the token gives: [`ROLE_CLAIM`] is a text or a list; what is no text in it gives nothing.
+    pub fn roles(&self) -> Vec<String> {
+        let roles = self.get(ROLE_CLAIM).map_or(&[][..], elements);
+        roles.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// Returns the groups that the token puts its client into: [`GROUP_CLAIM`] is a text or a list of texts.
+    ///
+    /// # Errors
+    /// It is something else, or a text is no group name.
+    pub fn groups(&self) -> Result<Vec<GroupName>, GroupClaimError> {
+        let groups = self.get(GROUP_CLAIM).map_or(&[][..], elements).iter();
+        groups
+            .map(|group| {
+                let group = group.as_str().ok_or(GroupClaimError::Type)?;
+                GroupName::parse(group).map_err(GroupClaimError::Name)
+            })
+            .collect()
+    }
+
+    /// Returns every claim, `aud`, `exp` and their like included, as the connect event of Web PubSub lists them: a value per element
+    /// of an array, numbers and truth values as text, `null` as an empty text, objects and arrays within arrays as JSON.
+    pub fn all(&self) -> BTreeMap<String, Vec<String>> {
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                value.to_string()
+            }
+        };
+        let values = |value| elements(value).iter().map(text).collect();
+        self.0.iter().map(|(name, value)| (name.clone(), values(value))).collect()
     }
 
     /// Returns the value of `X-ASRS-User-Claims`: `type: value` pairs joined by `, `, in the token's order.
@@ -36,8 +68,7 @@ impl Claims {
     pub fn to_user_claims(&self) -> Result<String, ClaimsTooLong> {
         let mut header = String::new();
         for (name, value) in &self.0 {
-            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-            for value in values {
+            for value in elements(value) {
                 if !header.is_empty() {
                     header.push_str(", ");
                 }
@@ -79,6 +110,23 @@ pub fn read_user_claims(header: &str) -> Vec<(String, String)> {
     pairs
 }
 
+/// The claim that lists the roles of a client (Web PubSub protocol, "Client access token").
+pub const ROLE_CLAIM: &str = "role";
+
+/// The claim that lists the groups that a client joins at once (Web PubSub protocol, "Client access token").
+pub const GROUP_CLAIM: &str = "webpubsub.group";
+
+/// A token's [`GROUP_CLAIM`] cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupClaimError {
+    /// It is not made of texts.
+    #[error("the token's claim {GROUP_CLAIM} must be a text or a list of texts")]
+    Type,
+    /// One of the texts is no group name.
+    #[error("the token's claim {GROUP_CLAIM} holds what is no group name: {0}")]
+    Name(NameError),
+}
+
 /// The claims of a token do not fit into a header of [`USER_CLAIMS_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token's claims are longer than {USER_CLAIMS_BYTES_MAX} bytes")]
@@ -86,6 +134,11 @@ pub struct ClaimsTooLong;
 
 /// Longest `X-ASRS-User-Claims`, in bytes: what common HTTP servers take in one header line.
 pub const USER_CLAIMS_BYTES_MAX: usize = 8_192;
+
+/// Returns the elements of an array, or the one value that there is.
+fn elements(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
 
 fn push_text(header: &mut String, text: &str) {
     if text.contains(char::is_control) {
@@ -136,6 +189,47 @@ mod tests {
             claims.to_user_claims().unwrap(),
             r#"zeta: 1, alpha: two words, list: a, list: {"b":null}, last: true"#
         );
+    }
+
+    #[test]
+    fn roles_and_groups_are_one_text_or_a_list() {
+        let read = |value: Value| {
+            let claims = claims(json!({ "role": value, "webpubsub.group": value }));
+            let groups = claims.groups().map(|groups| {
+                groups.iter().map(|group| group.as_str().to_owned()).collect::<Vec<_>>()
+            });
+            (claims.roles(), groups)
+        };
+        assert_eq!(read(json!("a b")), (vec!["a b".to_owned()], Ok(vec!["a b".to_owned()])));
+        let both = ["a", "b"].map(str::to_owned).to_vec();
+        assert_eq!(read(json!(["a", "b"])), (both.clone(), Ok(both)));
+        assert_eq!(read(json!([])), (vec![], Ok(vec![])));
+        for wrong in [json!(1), json!([["a"]]), json!({"a": 1}), json!(null)] {
+            assert_eq!(read(wrong), (vec![], Err(GroupClaimError::Type)));
+        }
+        let blank = NameError::Blank { what: "group name" };
+        assert_eq!(read(json!([" "])).1, Err(GroupClaimError::Name(blank)));
+        let none = claims(json!({}));
+        assert_eq!((none.roles(), none.groups()), (vec![], Ok(vec![])));
+    }
+
+    #[test]
+    fn all_claims_become_lists_of_texts() {
+        let claims = claims(json!({
+            "sub": "ann", "exp": 1, "half": 0.5, "list": ["a", 2, null, ["b"], {"c": true}], "none": [], "yes": true,
+            "null": null, "object": {"a": "b"},
+        }));
+        let all = claims.all();
+        let of = |name: &str| all[name].iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(all.len(), 8);
+        assert_eq!(of("sub"), ["ann"]);
+        assert_eq!(of("exp"), ["1"]);
+        assert_eq!(of("half"), ["0.5"]);
+        assert_eq!(of("list"), ["a", "2", "", "[\"b\"]", "{\"c\":true}"]);
+        assert_eq!(of("none"), [""; 0]);
+        assert_eq!(of("yes"), ["true"]);
+        assert_eq!(of("null"), [""]);
+        assert_eq!(of("object"), ["{\"a\":\"b\"}"]);
     }
 
     #[test]
