@@ -304,25 +304,30 @@ fn end_to_end(workspace: &Workspace) -> anyhow::Result<()> {
         .run()
 }
 
-/// Runs every suite, also after one has failed. All packages are installed first: the suites share what starts the service.
+/// Runs every suite, also after one has failed. The packages of all are installed first: suites share what starts the service.
 fn compat(workspace: &Workspace) -> anyhow::Result<()> {
-    let mut folders = Vec::new();
-    for suite in COMPAT_SUITES {
-        let folder = workspace.folder(&format!("compat/{suite}"))?;
-        // Node's test runner is content with none.
-        let tests = fs::read_dir(workspace.folder(&format!("compat/{suite}/test"))?)?.count();
-        ensure!(0 < tests, "compat/{suite}/test holds no tests");
-        tools::packages(&folder)?;
-        folders.push((suite, folder));
+    let suites = COMPAT_SUITES.map(|name| workspace.folder(&format!("compat/{name}")));
+    let suites = suites.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let tests = suites
+        .iter()
+        .map(|folder| {
+            if folder.join("run.py").exists() {
+                return Ok(Program::new("python3").arguments(["run.py"]).directory(folder));
+            }
+            // Node's test runner is content with none.
+            let tests = fs::read_dir(folder.join("test")).is_ok_and(|found| 0 < found.count());
+            ensure!(tests, "{} holds no tests", folder.display());
+            tools::packages(folder)?;
+            Ok(tools::npm(folder, &["test"]))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut outcome = Ok(());
+    for (name, test) in COMPAT_SUITES.iter().zip(tests) {
+        let result = against_the_binary(workspace, test)?.run();
+        // The first failure is named; the output of each is shown at the end.
+        outcome = outcome.and(result.with_context(|| format!("compat/{name}")));
     }
-    let mut failures = Vec::new();
-    for (suite, folder) in folders {
-        if let Err(error) = against_the_binary(workspace, tools::npm(&folder, &["test"]))?.run() {
-            failures.push(format!("compat/{suite}: {error:#}"));
-        }
-    }
-    ensure!(failures.is_empty(), "{}", failures.join("; "));
-    Ok(())
+    outcome
 }
 
 /// A test that starts the `hookwire` command by itself, from the path in `HOOKWIRE_BIN`.
@@ -338,7 +343,7 @@ fn conformance(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The suites in `compat`: clients of others, each folder with packages and tests of its own.
+/// The suites in `compat`: clients of others, each in a folder with packages and tests of its own, for npm or for Python.
 const COMPAT_SUITES: [&str; 1] = ["js"];
 
 /// How long tests against the running service may take.
