@@ -4,6 +4,7 @@
 
 mod address_range;
 mod environment;
+mod hubs;
 mod limits;
 mod oidc;
 mod reader;
@@ -15,7 +16,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use hookwire_proto::name::HubName;
+use hookwire_proto::handler::HubsSettings;
 use hookwire_proto::signature::{ACCESS_KEY_BYTES_MAX, AccessKey};
 use hookwire_proto::template::{TEMPLATES_MAX, TemplateDocument, Templates, TemplatesDocument};
 use hookwire_proto::token::HostNames;
@@ -41,6 +42,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The upstreams until others are set at run time.
     pub templates: TemplatesDocument,
+    /// What clients of Web PubSub may do, and who is told of it.
+    pub hubs: HubsSettings,
     /// Shards; 0: one per core.
     pub shards: usize,
     /// Limits of the client side.
@@ -105,6 +108,7 @@ impl Config {
             access_keys: vec![key],
             data_dir: data_dir.to_owned(),
             templates: TemplatesDocument::default(),
+            hubs: HubsSettings::default(),
             shards: 0,
             limits: Limits::default(),
             upstream: UpstreamLimits::default(),
@@ -168,26 +172,7 @@ impl Config {
             metrics_public = metrics.flag("public", faults).unwrap_or(false);
             metrics.finish(faults);
         }
-        if let Some(defaults) = root.section("defaults", faults) {
-            read_hub(defaults, warnings, faults);
-        }
-        let mut hubs = BTreeSet::new();
-        for mut hub in root.sections("hub", faults) {
-            if let Some(name) = hub.required_text("name", faults) {
-                match HubName::parse(&name) {
-                    Ok(name) if hubs.contains(&name) => {
-                        hub.fault(
-                            "name",
-                            "another entry has this name; case does not count",
-                            faults,
-                        );
-                    }
-                    Ok(name) => drop(hubs.insert(name)),
-                    Err(error) => hub.fault("name", &error.to_string(), faults),
-                }
-            }
-            read_hub(hub, warnings, faults);
-        }
+        let hubs = hubs::read(&mut root, warnings, faults);
         root.finish(faults);
         Self {
             listen,
@@ -195,6 +180,7 @@ impl Config {
             access_keys,
             data_dir: data_dir.into(),
             templates: upstream.templates,
+            hubs,
             shards,
             limits,
             upstream: upstream.limits,
@@ -245,8 +231,8 @@ fn read_keys(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<AccessKey
     let mut keys = root.parse_all("access_keys", &texts, faults, key);
     keys.extend(root.parse_all("access_key_files", &files, faults, |file| {
         // The name is not repeated: a key could have been put here.
-        let text =
-            read_key_file(Path::new(file)).map_err(|error| format!("cannot be read: {error}"))?;
+        let text = read_secret_file(Path::new(file), ACCESS_KEY_BYTES_MAX)
+            .map_err(|error| format!("cannot be read: {error}"))?;
         key(&text)
     }));
     match texts.len() + files.len() {
@@ -263,11 +249,11 @@ fn read_keys(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<AccessKey
     keys
 }
 
-/// Returns a file's text without the line end that editors add. Reads no more than a key may have.
-fn read_key_file(file: &Path) -> std::io::Result<String> {
+/// Returns a file's text without the line end that editors add. Reads little more than `bytes_max`, so that what is longer shows.
+fn read_secret_file(file: &Path, bytes_max: usize) -> std::io::Result<String> {
     const LINE_END_BYTES_MAX: u64 = 2;
     let mut text = String::new();
-    let limit = ACCESS_KEY_BYTES_MAX as u64 + LINE_END_BYTES_MAX + 1;
+    let limit = bytes_max as u64 + LINE_END_BYTES_MAX + 1;
     File::open(file)?.take(limit).read_to_string(&mut text)?;
     let line = text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     Ok(line.map_or_else(|| text.clone(), str::to_owned))
@@ -364,50 +350,8 @@ fn read_template(mut section: Section, faults: &mut Vec<ConfigFault>) -> Option<
     template
 }
 
-/// Reads the keys of the Web PubSub dialect, which is not served yet: they are checked and not used.
-fn read_hub(mut hub: Section, warnings: &mut Vec<String>, faults: &mut Vec<ConfigFault>) {
-    let mut waits = Vec::new();
-    if let Some(policy) = hub.text("anonymous_connect", faults) {
-        if !matches!(policy.as_str(), "allow" | "deny") {
-            hub.fault("anonymous_connect", "must be \"allow\" or \"deny\"", faults);
-        }
-        waits.push("anonymous_connect");
-    }
-    let handlers = hub.sections("event_handler", faults);
-    if !handlers.is_empty() {
-        waits.push("event_handler");
-    }
-    for mut handler in handlers {
-        if let Some(url) = handler.required_text("url_template", faults)
-            && !HANDLER_SCHEMES.iter().any(|scheme| url.starts_with(scheme))
-        {
-            let fault = format!("must start with one of {HANDLER_SCHEMES:?}");
-            handler.fault("url_template", &fault, faults);
-        }
-        handler.text("user_event_pattern", faults);
-        let events = handler.texts("system_events", faults).unwrap_or_default();
-        handler.parse_all("system_events", &events, faults, |event| {
-            if SYSTEM_EVENTS.contains(&event) {
-                return Ok(());
-            }
-            Err(format!("{event:?} is not one of {SYSTEM_EVENTS:?}"))
-        });
-        handler.finish(faults);
-    }
-    for key in waits {
-        warnings.push(format!("{}: the Web PubSub endpoints are not served yet", hub.path(key)));
-    }
-    hub.finish(faults);
-}
-
 /// A primary and a secondary, so that keys can be rotated.
 const ACCESS_KEYS_MAX: usize = 2;
-
-/// System events that an event handler may ask for (Web PubSub protocol, "Event handlers").
-const SYSTEM_EVENTS: [&str; 3] = ["connect", "connected", "disconnected"];
-
-/// How the URL template of an event handler may start; the last leads through a tunnel (Web PubSub protocol, "Tunnel").
-const HANDLER_SCHEMES: [&str; 3] = ["http://", "https://", "tunnel:///"];
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ const PROVIDERS_MAX: usize = 16;
 /// The claim that holds a token's roles unless another is named.
 const ROLES_CLAIM: &str = "roles";
 
-/// One identity provider (OpenID Connect).
+/// One identity provider (`OpenID` Connect).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OidcConfig {
     /// The `iss` of its tokens, letter by letter.

@@ -27,7 +27,12 @@ impl Section {
         self.table.remove(key)
     }
 
-    pub(super) fn path(&self, key: &str) -> String {
+    /// Whether the key is there, whatever its value.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    fn path(&self, key: &str) -> String {
         if self.prefix.is_empty() { key.to_owned() } else { format!("{}.{key}", self.prefix) }
     }
 
@@ -159,14 +164,23 @@ impl Section {
         default: Duration,
         faults: &mut Vec<ConfigFault>,
     ) -> Duration {
-        let Some(value) = self.take(key) else { return default };
+        self.optional_seconds(key, faults).unwrap_or(default)
+    }
+
+    /// As [`Section::seconds`]; `None` when it is not set.
+    pub(super) fn optional_seconds(
+        &mut self,
+        key: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Option<Duration> {
+        let value = self.take(key)?;
         #[expect(clippy::cast_precision_loss, reason = "only numbers up to a day pass")]
         let seconds = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
         if let Some(seconds) = seconds.filter(|seconds| (0.1..=86_400.0).contains(seconds)) {
-            return Duration::from_secs_f64(seconds);
+            return Some(Duration::from_secs_f64(seconds));
         }
         self.fault(key, "must be a number of seconds from 0.1 to 86400", faults);
-        default
+        None
     }
 
     pub(super) fn section(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Option<Self> {

@@ -1,3 +1,5 @@
+mod hubs;
+
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -35,14 +37,7 @@ fn the_documented_file_is_read_whole() {
     let (config, warnings) = load(&text, &[]).unwrap();
     let keys: Vec<&str> = config.access_keys.iter().map(AccessKey::reveal).collect();
     assert_eq!(keys, [format!("{KEY}-primary"), format!("{KEY}-secondary")]);
-    assert_eq!(
-        warnings,
-        [
-            "defaults.anonymous_connect: the Web PubSub endpoints are not served yet",
-            "hub[0].anonymous_connect: the Web PubSub endpoints are not served yet",
-            "hub[0].event_handler: the Web PubSub endpoints are not served yet",
-        ]
-    );
+    assert_eq!(warnings, [""; 0]);
     assert!(config.host_names(&[]).contains("hooks.example.com"));
     assert!(!config.host_names(&[]).contains("localhost"));
     let golden = include_str!("tests/documented.golden");
@@ -74,7 +69,11 @@ fn the_document_names_every_key_and_no_other() {
         "
         zzzz = 1
         [[hub]]\nname = \"a\"\nzzzz = 1\n[[hub.event_handler]]\nurl_template = \"http://h\"\nzzzz = 1
+        [hub.event_handler.auth]\nkind = \"none\"\nzzzz = 1
+        [[hub.event_listener]]\nurl = \"http://h\"\nzzzz = 1\n[hub.group_presence]\nzzzz = 1
         [defaults]\nzzzz = 1\n[[defaults.event_handler]]\nurl_template = \"http://h\"\nzzzz = 1
+        [defaults.event_handler.auth]\nkind = \"none\"\nzzzz = 1
+        [[defaults.event_listener]]\nurl = \"http://h\"\nzzzz = 1\n[defaults.group_presence]\nzzzz = 1
         [limits]\nzzzz = 1
         [metrics]\nzzzz = 1
         [[oidc]]\nissuer = \"http://h\"\njwks_url = \"http://h\"\naudience = \"a\"\nroles = { a = \"full\" }\nzzzz = 1
@@ -235,11 +234,44 @@ fn every_value_has_its_rule() {
         ),
         (
             "defaults.event_handler = [{url_template = \"ftp://h\"}]",
-            "defaults.event_handler[0].url_template: must start with",
+            "defaults.event_handler[0].url_template: the scheme must be http or https",
         ),
         (
-            "defaults.event_handler = [{url_template = \"http://h\", system_events = [\"joined\"]}]",
-            "defaults.event_handler[0].system_events[0]: \"joined\" is not one of",
+            "defaults.event_handler = [{url_template = \"http://h/{nope}\"}]",
+            "defaults.event_handler[0].url_template: \"{nope}\" is not a parameter",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", system_events = [\"connect\", \"joined\"]}]",
+            "defaults.event_handler[0].system_events[1]: \"joined\" is not one of",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", user_event_pattern = \"a,,b\"}]",
+            "defaults.event_handler[0].user_event_pattern: a name in the list is empty",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", seconds_max = 0}]",
+            "defaults.event_handler[0].seconds_max: must be a number of seconds",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", auth = {}}]",
+            "defaults.event_handler[0].auth.kind: is missing",
+        ),
+        ("defaults.event_listener = [{}]", "defaults.event_listener[0].url: is missing"),
+        (
+            "defaults.event_listener = [{url = \"tunnel:///x\"}]",
+            "defaults.event_listener[0].url: must be http:// or https://",
+        ),
+        (
+            "defaults.event_listener = [{url = \"http://h\", system_events = [\"connect\"]}]",
+            "defaults.event_listener[0].system_events[0]: \"connect\" is not one of connected, disconnected",
+        ),
+        (
+            "defaults.group_presence.events = [\"joined\", \"gone\"]",
+            "defaults.group_presence.events[1]: \"gone\" is not one of joined, left",
+        ),
+        (
+            "defaults.group_presence.groups = [\"a*b\"]",
+            "defaults.group_presence.groups[0]: in \"a*b\" an asterisk",
         ),
         ("defaults.name = \"a\"", "defaults.name: unknown key"),
     ] {
