@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::future::{join, try_join};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use hookwire_client::Service;
 use tokio::time::timeout;
 
 use crate::deliveries::{Deliveries, Delivery};
+use crate::dialect::Hub;
 use crate::name::{ConversationId, UserName};
 use crate::refusal::{Chain, Code, Refusal};
 use crate::store::{
@@ -21,11 +21,11 @@ use crate::store::{
 };
 use crate::wire::{self, Answer, Operation, Push};
 
-/// The chat room on a store and a service.
+/// The chat room on a store and a hub.
 #[derive(Debug)]
 pub(crate) struct Chat {
     store: Store,
-    service: Service,
+    hub: Hub,
     deliveries: Deliveries,
     random: Random,
 }
@@ -33,10 +33,10 @@ pub(crate) struct Chat {
 impl Chat {
     pub(crate) fn new(
         objects: Arc<dyn object_store::ObjectStore>,
-        service: Service,
+        hub: Hub,
         random: &Random,
     ) -> Self {
-        let deliveries = Deliveries::new(service.clone());
+        let deliveries = Deliveries::new(hub.clone());
         let pushes = deliveries.clone();
         let committed = move |conversation: &Conversation, answer: &Stored| {
             if let Stored::Stands(seq, message) = answer {
@@ -44,7 +44,7 @@ impl Chat {
             }
         };
         let store = Store::new(objects, Retention::default(), random, Box::new(committed));
-        Self { store, service, deliveries, random: random.clone() }
+        Self { store, hub, deliveries, random: random.clone() }
     }
 
     /// Carries out what `user` asks for at `now`.

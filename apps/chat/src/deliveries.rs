@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hookwire_client::{Service, ServiceError};
+use hookwire_client::ServiceError;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dialect::{Hub, may_pass};
 use crate::name::UserName;
 use crate::refusal::Chain;
 use crate::wire::Push;
@@ -34,7 +35,7 @@ pub(crate) enum Delivery {
 pub(crate) struct Deliveries(Arc<Shared>);
 
 struct Shared {
-    service: Service,
+    hub: Hub,
     lanes: Mutex<HashMap<String, VecDeque<Delivery>>>,
     waiting: AtomicUsize,
     at_once: Semaphore,
@@ -46,9 +47,9 @@ struct Shared {
 }
 
 impl Deliveries {
-    pub(crate) fn new(service: Service) -> Self {
+    pub(crate) fn new(hub: Hub) -> Self {
         Self(Arc::new(Shared {
-            service,
+            hub,
             lanes: Mutex::default(),
             waiting: AtomicUsize::new(0),
             at_once: Semaphore::new(DELIVERIES_AT_ONCE_MAX),
@@ -135,13 +136,13 @@ impl Shared {
 
     async fn deliver(&self, delivery: &Delivery) -> Result<(), ServiceError> {
         match delivery {
-            Delivery::Everybody(text) => self.service.broadcast(text.as_str()).await,
-            Delivery::User(user, text) => self.service.send_to_user(user, text.as_str()).await,
-            Delivery::Group(group, text) => self.service.send_to_group(group, text.as_str()).await,
+            Delivery::Everybody(text) => self.hub.send_to_everybody(text).await,
+            Delivery::User(user, text) => self.hub.send_to_user(user, text).await,
+            Delivery::Group(group, text) => self.hub.send_to_group(group, text).await,
             Delivery::Presence(user) => {
-                let online = self.service.user_exists(user.as_str()).await?;
+                let online = self.hub.has_user(user.as_str()).await?;
                 let push = Push::Presence { user: user.as_str(), online };
-                self.service.broadcast(push.to_json()).await
+                self.hub.send_to_everybody(&push.to_json()).await
             }
         }
     }
@@ -161,21 +162,6 @@ where
     call().await
 }
 
-fn may_pass(error: &ServiceError) -> bool {
-    match error {
-        ServiceError::Unreachable { .. }
-        | ServiceError::Interrupted { .. }
-        | ServiceError::Timeout { .. } => true,
-        ServiceError::Status { status, .. } => {
-            status.is_server_error() || *status == http::StatusCode::TOO_MANY_REQUESTS
-        }
-        ServiceError::Name(_)
-        | ServiceError::ReasonTooLong { .. }
-        | ServiceError::AnswerTooLong { .. }
-        | ServiceError::Malformed { .. } => false,
-    }
-}
-
 /// Pushes that may wait before requests are refused that cause more.
 pub(crate) const DELIVERIES_WAITING_MAX: usize = 10_000;
 
@@ -187,6 +173,8 @@ const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(100), Duration::from_
 
 #[cfg(test)]
 mod tests {
+    use hookwire_client::Service;
+
     use super::*;
 
     #[tokio::test]
@@ -194,7 +182,7 @@ mod tests {
         // Nothing is sent before the test is over: its tasks get no turn.
         let line =
             "Endpoint=http://127.0.0.1;Port=1;AccessKey=ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789;";
-        let deliveries = Deliveries::new(Service::new(line, "chat").unwrap());
+        let deliveries = Deliveries::new(Hub::Preview(Service::new(line, "chat").unwrap()));
         for n in 0..DELIVERIES_WAITING_MAX {
             assert!(!deliveries.are_full());
             deliveries.push(&format!("lane {}", n % 7), Delivery::Everybody("x".to_owned()));

@@ -1,4 +1,4 @@
-//! The five functions: what a browser gets (`index`, `endpoint`), and what Hookwire calls (`connect`, `message`, `disconnect`).
+//! The functions: what a browser gets (`index`, `endpoint`), and what is done when Hookwire calls, in whichever dialect.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,17 +7,16 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
-use hookwire_client::{
-    ClientEndpointOptions, Event, EventError, EventName, NameError, Query, Service, header,
-};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
+use axum::response::{Redirect, Response};
+use axum::routing::get;
+use hookwire_client::Query;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::chat::Chat;
+use crate::dialect::Hub;
 use crate::name::UserName;
 use crate::pages::{Pages, plain};
 use crate::refusal::{Chain, Code, Refusal};
@@ -27,10 +26,10 @@ use crate::wire::{AnswerFrame, Request, SUBPROTOCOL};
 #[derive(Debug)]
 pub(crate) struct Functions {
     pub(crate) chat: Chat,
-    /// Checks who calls.
-    pub(crate) service: Service,
-    /// The service by the name that browsers know it by.
-    pub(crate) public: Service,
+    /// The hub whose events are taken.
+    pub(crate) hub: Hub,
+    /// The same hub by the name that browsers know its service by.
+    pub(crate) public: Hub,
     pub(crate) pages: Pages,
     pub(crate) verify_signature: bool,
     pub(crate) always_with_token: bool,
@@ -44,12 +43,10 @@ pub(crate) fn router(functions: Arc<Functions>) -> Router {
         .route("/", get(root))
         .route("/api/index", get(index))
         .route("/api/endpoint", get(endpoint))
-        .route("/api/connect", post(connect))
-        .route("/api/message", post(message))
-        .route("/api/disconnect", post(disconnect))
         .route("/assets/{*path}", get(asset))
+        .with_state(Arc::clone(&functions))
+        .merge(functions.hub.clone().routes(functions))
         .fallback(async || plain(StatusCode::NOT_FOUND, "There is no such function.\n"))
-        .with_state(functions)
 }
 
 async fn root(RawQuery(query): RawQuery) -> Redirect {
@@ -84,15 +81,10 @@ async fn endpoint(
         Err(refusal) => return refused(StatusCode::UNAUTHORIZED, &refusal),
     };
     let wanted = functions.always_with_token || query.get("token") == Some("1") || user.is_some();
-    let url: Result<_, NameError> = if wanted {
-        let user = user.map(|user| user.to_string());
-        functions.public.client_endpoint(&ClientEndpointOptions {
-            user,
-            lifetime: TOKEN_LIFETIME,
-            ..ClientEndpointOptions::default()
-        })
+    let url = if wanted {
+        functions.public.client_url(user.as_ref(), TOKEN_LIFETIME)
     } else {
-        Ok(functions.public.anonymous_client_endpoint(None))
+        Ok(functions.public.anonymous_client_url())
     };
     match url {
         Ok(url) => {
@@ -104,127 +96,71 @@ async fn endpoint(
     }
 }
 
-/// A client wants to connect: says who it is, or why it may not.
-async fn connect(State(functions): State<Arc<Functions>>, headers: HeaderMap) -> Response {
-    let event = match functions.event(&headers, EventName::Connect) {
-        Ok(event) => event,
-        Err(response) => return *response,
-    };
-    let user = match who(&event, &headers) {
-        Ok(user) => user,
-        Err(refusal) => return refused(StatusCode::UNAUTHORIZED, &refusal),
-    };
-    tracing::debug!(connection = event.connection_id, "a client connects");
-    let mut response = StatusCode::OK.into_response();
-    let answered = response.headers_mut();
-    let user = HeaderValue::from_bytes(user.as_str().as_bytes()).expect(
-        "a name has no control characters, and a header holds all others (RFC 9110, section 5.5)",
-    );
-    answered.insert(header::USER_ID, user);
-    if event.subprotocols.iter().any(|offered| offered == SUBPROTOCOL) {
-        answered.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    }
-    response
-}
-
-/// A client sent a frame: carries out what it asks for and answers it.
-async fn message(
-    State(functions): State<Arc<Functions>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let event = match functions.event(&headers, EventName::Message) {
-        Ok(event) => event,
-        Err(response) => return *response,
-    };
-    let refusal = |re, code, text: &str| frame(re, &Err(Refusal::new(code, text)));
-    let reading = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX));
-    let body = match reading.await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return refusal(0, Code::TooLarge, TOO_LARGE),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.\n"),
-    };
-    let binary = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream"));
-    if binary {
-        return refusal(0, Code::Invalid, "The chat understands text messages only.");
-    }
-    let Request { re, operation } = Request::parse(&body);
-    let Some(user) = event.user.as_deref().and_then(|user| UserName::parse(user).ok()) else {
-        return refusal(re, Code::Forbidden, "The connection belongs to nobody.");
-    };
-    let Ok(_handling) = functions.handling.try_acquire() else {
-        return refusal(re, Code::Unavailable, "The chat is too busy. Try again.");
-    };
-    let answer = match operation {
-        Ok(operation) => {
-            let carrying_out = functions.chat.carry_out(&user, operation, SystemTime::now());
-            tokio::time::timeout(OPERATION_TIME_MAX, carrying_out).await.unwrap_or_else(|_| {
-                Err(Refusal::new(Code::Unavailable, "This took too long. It may have been done."))
-            })
-        }
-        Err(refusal) => Err(refusal),
-    };
-    frame(re, &answer)
-}
-
-/// A connection is gone.
-async fn disconnect(State(functions): State<Arc<Functions>>, headers: HeaderMap) -> Response {
-    let event = match functions.event(&headers, EventName::Disconnect) {
-        Ok(event) => event,
-        Err(response) => return *response,
-    };
-    tracing::debug!(connection = event.connection_id, "a client is gone");
-    if let Some(user) = event.user.as_deref().and_then(|user| UserName::parse(user).ok()) {
-        functions.chat.disconnected(&user);
-    }
-    StatusCode::OK.into_response()
+/// A message that a client sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    /// Whose connection it is.
+    pub(crate) user: Option<&'a str>,
+    pub(crate) binary: bool,
 }
 
 impl Functions {
-    /// Reads what Hookwire tells about a connection, and checks that it is Hookwire who tells it.
-    fn event(&self, headers: &HeaderMap, expected: EventName) -> Result<Event, Box<Response>> {
-        let event = if self.verify_signature {
-            self.service.event(headers)
-        } else {
-            Event::from_headers(headers)
+    /// A client sent a frame: carries out what it asks for. Returns the answer, whose body is the frame that answers.
+    pub(crate) async fn message(&self, asked: Asked<'_>, body: Body) -> Response {
+        let refusal = |re, code, text: &str| frame(re, &Err(Refusal::new(code, text)));
+        let reading = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX));
+        let body = match reading.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return refusal(0, Code::TooLarge, TOO_LARGE),
+            Err(_) => {
+                return plain(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.\n");
+            }
         };
-        let faulty =
-            |status, text: String| Box::new(refused(status, &Refusal::new(Code::Invalid, text)));
-        match event {
-            Ok(event) if event.event != expected => {
-                Err(faulty(StatusCode::BAD_REQUEST, "This function is for another event.".into()))
+        if asked.binary {
+            return refusal(0, Code::Invalid, "The chat understands text messages only.");
+        }
+        let Request { re, operation } = Request::parse(&body);
+        let Some(user) = asked.user.and_then(|user| UserName::parse(user).ok()) else {
+            return refusal(re, Code::Forbidden, "The connection belongs to nobody.");
+        };
+        let Ok(_handling) = self.handling.try_acquire() else {
+            return refusal(re, Code::Unavailable, "The chat is too busy. Try again.");
+        };
+        let answer = match operation {
+            Ok(operation) => {
+                let carrying_out = self.chat.carry_out(&user, operation, SystemTime::now());
+                tokio::time::timeout(OPERATION_TIME_MAX, carrying_out).await.unwrap_or_else(|_| {
+                    let text = "This took too long. It may have been done.";
+                    Err(Refusal::new(Code::Unavailable, text))
+                })
             }
-            Ok(event) if !event.hub.eq_ignore_ascii_case(self.service.hub().as_str()) => {
-                Err(faulty(
-                    StatusCode::NOT_FOUND,
-                    format!("This is the chat of the hub {}.", self.service.hub().as_str()),
-                ))
-            }
-            Ok(event) => Ok(event),
-            Err(error) => {
-                tracing::debug!(%error, "a call was refused");
-                let status = if error == EventError::NotSigned {
-                    StatusCode::UNAUTHORIZED
-                } else {
-                    StatusCode::BAD_REQUEST
-                };
-                Err(faulty(status, format!("The call is refused: {error}.")))
-            }
+            Err(refusal) => Err(refusal),
+        };
+        frame(re, &answer)
+    }
+
+    /// A connection is gone.
+    pub(crate) fn disconnected(&self, connection: &str, user: Option<&str>) {
+        tracing::debug!(connection, "a client is gone");
+        if let Some(user) = user.and_then(|user| UserName::parse(user).ok()) {
+            self.chat.disconnected(&user);
         }
     }
 }
 
 /// Returns who connects: the user of the token, else whom the platform names, else the name in the query.
-fn who(event: &Event, headers: &HeaderMap) -> Result<UserName, Refusal> {
-    if let Some(user) = &event.user {
+pub(crate) fn who(
+    user: Option<&str>,
+    headers: &HeaderMap,
+    said: Option<&str>,
+) -> Result<UserName, Refusal> {
+    if let Some(user) = user {
         return UserName::parse(user);
     }
     if let Some(user) = principal(headers) {
         return user;
     }
-    match event.query.get("name") {
+    match said {
         Some(name) => UserName::parse(name),
         None => Err(Refusal::new(Code::Invalid, "Say who you are: add ?name=… to the URL.")),
     }
@@ -255,7 +191,7 @@ fn frame(re: u64, answer: &Result<crate::wire::Answer, Refusal>) -> Response {
     json_answer(StatusCode::OK, &frame)
 }
 
-fn refused(status: StatusCode, refusal: &Refusal) -> Response {
+pub(crate) fn refused(status: StatusCode, refusal: &Refusal) -> Response {
     json_answer(status, &json!({ "code": refusal.code, "message": refusal.message }))
 }
 
@@ -292,6 +228,7 @@ const TOO_LARGE: &str = "The message is too large.";
 
 #[cfg(test)]
 mod tests {
+    use hookwire_client::Service;
     use object_store::memory::InMemory;
     use tower::Service as _;
 
@@ -302,12 +239,12 @@ mod tests {
     async fn one_message_too_many_is_told_to_try_again() {
         let line =
             "Endpoint=http://127.0.0.1;Port=1;AccessKey=ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789;";
-        let service = Service::new(line, "chat").unwrap();
+        let hub = Hub::Preview(Service::new(line, "chat").unwrap());
         let functions = Functions {
-            chat: Chat::new(Arc::new(InMemory::new()), service.clone(), &Random::new(|| 4)),
-            pages: Pages::new(service.endpoint()),
-            public: service.clone(),
-            service,
+            chat: Chat::new(Arc::new(InMemory::new()), hub.clone(), &Random::new(|| 4)),
+            pages: Pages::new(hub.endpoint()),
+            public: hub.clone(),
+            hub,
             verify_signature: false,
             always_with_token: false,
             handling: Semaphore::new(0),

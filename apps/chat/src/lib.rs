@@ -1,4 +1,4 @@
-//! The chat room: five functions that Hookwire calls, a page, and history on object storage.
+//! The chat room: functions that Hookwire calls, a page, and history on object storage.
 //!
 //! It is an ordinary upstream: it sees Hookwire's webhooks and its REST API and nothing else of it. It holds no connections and no
 //! state; what it knows lies in its storage or in Hookwire, so several of it may run side by side.
@@ -25,6 +25,7 @@
 
 mod chat;
 mod deliveries;
+mod dialect;
 mod functions;
 mod name;
 mod pages;
@@ -49,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::chat::Chat;
+use self::dialect::Hub;
 use self::functions::{Functions, MESSAGES_HANDLED_MAX};
 use self::pages::Pages;
 pub use self::store::OpenError;
@@ -109,8 +111,10 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
         None => connection_string.clone(),
     };
     let options = ServiceOptions { call_timeout: SERVICE_CALL_MAX, ..ServiceOptions::default() };
-    let service = |connection| Service::with_options(connection, hub.clone(), options.clone());
-    let (service, public) = (service(connection_string)?, service(public)?);
+    let hub = |connection| {
+        Service::with_options(connection, hub.clone(), options.clone()).map(Hub::Preview)
+    };
+    let (hub, public) = (hub(connection_string)?, hub(public)?);
     let objects = tokio::task::spawn_blocking(move || open_folder(&data))
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
@@ -118,9 +122,9 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
     getrandom::u64().map_err(|source| ServeError::Randomness { source })?;
     let random = Random::new(|| getrandom::u64().expect("randomness was there at the start"));
     let functions = Arc::new(Functions {
-        chat: Chat::new(objects, service.clone(), &random),
+        chat: Chat::new(objects, hub.clone(), &random),
         pages: Pages::new(public.endpoint()),
-        service,
+        hub,
         public,
         verify_signature: config.verify_signature,
         always_with_token: config.always_with_token,

@@ -104,7 +104,7 @@ impl Chat {
             }
             Err(refusal) => return Err(refusal),
         };
-        patiently(|| self.service.remove_from_group(&entry, user.as_str()))
+        patiently(|| self.hub.remove_from_group(&entry, user.as_str()))
             .await
             .map_err(unreachable)?;
         self.store.change_user(user, UserChange::Forget(entry.clone())).await?;
@@ -146,7 +146,7 @@ impl Chat {
 
     async fn add_to_group(&self, id: &ConversationId, user: &UserName) -> Result<(), Refusal> {
         let group = id.to_string();
-        patiently(|| self.service.add_to_group(&group, user.as_str())).await.map_err(unreachable)
+        patiently(|| self.hub.add_to_group(&group, user.as_str())).await.map_err(unreachable)
     }
 
     async fn change_members(

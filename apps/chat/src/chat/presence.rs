@@ -26,7 +26,7 @@ impl Chat {
             people.iter().filter(|name| *name != user.as_str()).cloned().collect();
         let asking = stream::iter(asked)
             .map(|name| async move {
-                let exists = self.service.user_exists(&name).await;
+                let exists = self.hub.has_user(&name).await;
                 (name, exists)
             })
             .buffer_unordered(QUESTIONS_AT_ONCE_MAX);
