@@ -146,6 +146,11 @@ fn all_faults_are_reported_together_with_their_paths() {
     assert!(load("", &[]).unwrap_err().contains("access_keys: at least one"));
 }
 
+fn has_fault(text: &str, fault: &str) {
+    let found = faults(text);
+    assert!(found.contains(fault), "{text}: {fault:?} is not in\n{found}");
+}
+
 #[test]
 fn every_value_has_its_rule() {
     for (text, fault) in [
@@ -213,70 +218,8 @@ fn every_value_has_its_rule() {
             "upstream.template = [{url_template = 1}]",
             "upstream.template[0].url_template: must be text",
         ),
-        ("oidc = [{}]", "oidc[0].issuer: is missing"),
-        ("oidc = [{}]", "oidc[0].jwks_url: is missing"),
-        ("oidc = [{}]", "oidc[0].audience: is missing"),
-        ("oidc = [{}]", "oidc[0].roles: at least one role"),
-        ("oidc = [{issuer = \"x\"}]", "oidc[0].issuer: is not a URL"),
-        ("oidc = [{jwks_url = \"ftp://h\"}]", "oidc[0].jwks_url: the scheme must be"),
-        ("oidc = [{jwks_url = \"http://u:p@h\"}]", "oidc[0].jwks_url: a URL may not carry"),
-        ("oidc = [{audience = \" \"}]", "oidc[0].audience: may not be blank"),
-        ("oidc = [{roles_claim = \"\"}]", "oidc[0].roles_claim: may not be blank"),
-        ("oidc = [{roles = 1}]", "oidc[0].roles: must be a table"),
-        ("oidc = [{roles = { a = 1 }}]", "oidc[0].roles.a: must be text"),
-        ("oidc = [{roles = { a = \"write\" }}]", "oidc[0].roles.a: must be \"full\" or \"read\""),
-        ("hub = [{}]", "hub[0].name: is missing"),
-        ("hub = [{name = \"a\"}, {name = \"A\"}]", "hub[1].name: another entry has this name"),
-        ("hub = [{name = \"a\", anonymous_connect = \"x\"}]", "hub[0].anonymous_connect: must be"),
-        (
-            "hub = [{name = \"a\", event_handler = [{}]}]",
-            "hub[0].event_handler[0].url_template: is missing",
-        ),
-        (
-            "defaults.event_handler = [{url_template = \"ftp://h\"}]",
-            "defaults.event_handler[0].url_template: the scheme must be http or https",
-        ),
-        (
-            "defaults.event_handler = [{url_template = \"http://h/{nope}\"}]",
-            "defaults.event_handler[0].url_template: \"{nope}\" is not a parameter",
-        ),
-        (
-            "defaults.event_handler = [{url_template = \"http://h\", system_events = [\"connect\", \"joined\"]}]",
-            "defaults.event_handler[0].system_events[1]: \"joined\" is not one of",
-        ),
-        (
-            "defaults.event_handler = [{url_template = \"http://h\", user_event_pattern = \"a,,b\"}]",
-            "defaults.event_handler[0].user_event_pattern: a name in the list is empty",
-        ),
-        (
-            "defaults.event_handler = [{url_template = \"http://h\", seconds_max = 0}]",
-            "defaults.event_handler[0].seconds_max: must be a number of seconds",
-        ),
-        (
-            "defaults.event_handler = [{url_template = \"http://h\", auth = {}}]",
-            "defaults.event_handler[0].auth.kind: is missing",
-        ),
-        ("defaults.event_listener = [{}]", "defaults.event_listener[0].url: is missing"),
-        (
-            "defaults.event_listener = [{url = \"tunnel:///x\"}]",
-            "defaults.event_listener[0].url: must be http:// or https://",
-        ),
-        (
-            "defaults.event_listener = [{url = \"http://h\", system_events = [\"connect\"]}]",
-            "defaults.event_listener[0].system_events[0]: \"connect\" is not one of connected, disconnected",
-        ),
-        (
-            "defaults.group_presence.events = [\"joined\", \"gone\"]",
-            "defaults.group_presence.events[1]: \"gone\" is not one of joined, left",
-        ),
-        (
-            "defaults.group_presence.groups = [\"a*b\"]",
-            "defaults.group_presence.groups[0]: in \"a*b\" an asterisk",
-        ),
-        ("defaults.name = \"a\"", "defaults.name: unknown key"),
     ] {
-        let found = faults(text);
-        assert!(found.contains(fault), "{text}: {fault:?} is not in\n{found}");
+        has_fault(text, fault);
     }
     let templates = vec!["{url_template = \"http://h\"}"; TEMPLATES_MAX + 1].join(",");
     let found = faults(&format!("upstream.template = [{templates}]"));
@@ -393,6 +336,26 @@ fn key_files_lose_their_line_end_and_nothing_else() {
 fn the_limit_of_connections_is_read() {
     let (config, warnings) = load(&with_key("limits.connections_max = 9"), &[]).unwrap();
     assert_eq!((config.limits.connections_max, warnings.len()), (9, 0));
+}
+
+#[test]
+fn every_value_of_an_identity_provider_has_its_rule() {
+    for (text, fault) in [
+        ("oidc = [{}]", "oidc[0].issuer: is missing"),
+        ("oidc = [{}]", "oidc[0].jwks_url: is missing"),
+        ("oidc = [{}]", "oidc[0].audience: is missing"),
+        ("oidc = [{}]", "oidc[0].roles: at least one role"),
+        ("oidc = [{issuer = \"x\"}]", "oidc[0].issuer: is not a URL"),
+        ("oidc = [{jwks_url = \"ftp://h\"}]", "oidc[0].jwks_url: the scheme must be"),
+        ("oidc = [{jwks_url = \"http://u:p@h\"}]", "oidc[0].jwks_url: a URL may not carry"),
+        ("oidc = [{audience = \" \"}]", "oidc[0].audience: may not be blank"),
+        ("oidc = [{roles_claim = \"\"}]", "oidc[0].roles_claim: may not be blank"),
+        ("oidc = [{roles = 1}]", "oidc[0].roles: must be a table"),
+        ("oidc = [{roles = { a = 1 }}]", "oidc[0].roles.a: must be text"),
+        ("oidc = [{roles = { a = \"write\" }}]", "oidc[0].roles.a: must be \"full\" or \"read\""),
+    ] {
+        has_fault(text, fault);
+    }
 }
 
 #[test]

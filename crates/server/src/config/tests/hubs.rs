@@ -8,6 +8,63 @@ use hookwire_proto::name::{GroupName, HubName};
 use super::*;
 
 #[test]
+fn every_value_of_a_hub_has_its_rule() {
+    for (text, fault) in [
+        ("hub = [{}]", "hub[0].name: is missing"),
+        ("hub = [{name = \"a\"}, {name = \"A\"}]", "hub[1].name: another entry has this name"),
+        ("hub = [{name = \"a\", anonymous_connect = \"x\"}]", "hub[0].anonymous_connect: must be"),
+        (
+            "hub = [{name = \"a\", event_handler = [{}]}]",
+            "hub[0].event_handler[0].url_template: is missing",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"ftp://h\"}]",
+            "defaults.event_handler[0].url_template: the scheme must be http or https",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h/{nope}\"}]",
+            "defaults.event_handler[0].url_template: \"{nope}\" is not a parameter",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", system_events = [\"connect\", \"joined\"]}]",
+            "defaults.event_handler[0].system_events[1]: \"joined\" is not one of",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", user_event_pattern = \"a,,b\"}]",
+            "defaults.event_handler[0].user_event_pattern: a name in the list is empty",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", seconds_max = 0}]",
+            "defaults.event_handler[0].seconds_max: must be a number of seconds",
+        ),
+        (
+            "defaults.event_handler = [{url_template = \"http://h\", auth = {}}]",
+            "defaults.event_handler[0].auth.kind: is missing",
+        ),
+        ("defaults.event_listener = [{}]", "defaults.event_listener[0].url: is missing"),
+        (
+            "defaults.event_listener = [{url = \"tunnel:///x\"}]",
+            "defaults.event_listener[0].url: must be http:// or https://",
+        ),
+        (
+            "defaults.event_listener = [{url = \"http://h\", system_events = [\"connect\"]}]",
+            "defaults.event_listener[0].system_events[0]: \"connect\" is not one of connected, disconnected",
+        ),
+        (
+            "defaults.group_presence.events = [\"joined\", \"gone\"]",
+            "defaults.group_presence.events[1]: \"gone\" is not one of joined, left",
+        ),
+        (
+            "defaults.group_presence.groups = [\"a*b\"]",
+            "defaults.group_presence.groups[0]: in \"a*b\" an asterisk",
+        ),
+        ("defaults.name = \"a\"", "defaults.name: unknown key"),
+    ] {
+        has_fault(text, fault);
+    }
+}
+
+#[test]
 fn lists_of_a_hub_are_limited() {
     for (key, item, limit) in [
         ("event_handler", "{url_template = \"http://h\"}", HANDLERS_MAX),
