@@ -1,6 +1,7 @@
 """Runs the tests, then looks whether every public method of the SDKs was called, and was seen to fail, in both kinds."""
 
 import faulthandler
+import logging
 import sys
 import unittest
 
@@ -12,6 +13,8 @@ SECONDS_MAX = 13 * 60
 
 
 def main(names: list[str]) -> int:
+    # What the SDKs have to say of lost connections is no news here.
+    logging.basicConfig(handlers=[logging.NullHandler()])
     faulthandler.dump_traceback_later(SECONDS_MAX, exit=True)
     loader = unittest.TestLoader()
     suite = loader.loadTestsFromNames(names) if names else loader.discover("tests", top_level_dir=".")

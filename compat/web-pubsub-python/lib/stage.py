@@ -40,7 +40,7 @@ How long the SDK waits for an ack before it looks whether one came. In the block
 begins wakes nobody, so this time passes; nothing is wrong then.
 """
 
-OPEN_SECONDS_MAX = 10.0
+OPEN_SECONDS_MAX = 5.0
 """The same for a connection that is open before the wait for it begins."""
 
 

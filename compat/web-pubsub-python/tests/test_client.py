@@ -98,7 +98,7 @@ class Lifecycle:
         with self.assertRaises(LookupError):
             self.client(provide).sdk.open()
         with self.assertRaises(TypeError):
-            self.client(7)
+            self.kind.client_class(7)
 
     def test_being_refused(self):
         base = self.service.get_client_access_token()["baseUrl"]
