@@ -87,7 +87,7 @@ export class Upstream {
   }
 
   #note(request, response, next) {
-    const hub = this.#hubs.get(request.get('ce-hub')?.toLowerCase());
+    const hub = this.#hubs.get(hubOf(request, this.#hubs));
     if (hub) {
       const record = {
         method: request.method,
@@ -104,6 +104,12 @@ export class Upstream {
     }
     next();
   }
+}
+
+/** Returns the name of the hub that a request is about: of validations only the URL says that. */
+function hubOf(request, hubs) {
+  const named = request.get('ce-hub')?.toLowerCase();
+  return named ?? request.path.split('/').find((segment) => hubs.has(segment));
 }
 
 /** Returns each breach of the rule that every connection that was let in, and no other, is told to have ended, just once. */
@@ -129,7 +135,7 @@ class UpstreamHub {
   disconnecteds = new Mailbox('a disconnected event');
   joins = new Mailbox('a joined event');
   leaves = new Mailbox('a left event');
-  /** Every request with `ce-hub` of this hub, in the order in which they came. */
+  /** Every request about this hub, in the order in which they came. */
   requests = [];
   /** Whether all system events come here, so that one can look for those that are missing. */
   hearsAll = true;

@@ -25,6 +25,9 @@ const stage = await Stage.set({
 name = "anonymous"
 anonymous_connect = "allow"
 [[hub]]
+name = "presence"
+group_presence = { events = ["joined", "left"], groups = ["room", "team*"] }
+[[hub]]
 name = "split"
 ${handler('/one/{hub}/{event}', 'user_event_pattern = "a,b"\nsystem_events = ["connect"]')}
 ${handler('/two/{hub}', 'user_event_pattern = "b,c"\nsystem_events = ["connected", "disconnected"]')}
@@ -143,7 +146,7 @@ test('connect: an answer that says nothing leaves what the token says', async ()
   const answers = [undefined, {}, { groups: [] }, null];
   const hub = stage.hub({ handlers: { handleConnect: (_, response) => response.success(answers.shift()) } });
   while (0 < answers.length) {
-    const client = await hub.client({ userId: 'ann', groups: ['g'], roles: ALL_ROLES });
+    const client = await hub.client({ userId: 'ann', groups: ['g'], roles: ALL_ROLES }, { protocol: WebPubSubJsonProtocol() });
     assert.equal(client.user, 'ann');
     await client.sdk.joinGroup('h');
     await hub.service.group('g').sendToAll('x', PLAIN);
@@ -261,7 +264,9 @@ test('events of simple clients are named message, whatever they hold', async () 
     assert.equal(event.dataType, typeof data === 'string' ? 'text' : 'binary');
     assert.deepEqual(event.data, data);
   }
-  await hub.got([simple, text('ünïcode 🎉'), text('{"a":1}'), binary(BYTES)]);
+  // The empty text and the empty answer have become nothing.
+  for (const answer of [text('ünïcode 🎉'), text('{"a":1}'), binary(BYTES)]) assert.deepEqual(await simple.next(), answer);
+  await hub.got([simple]);
 });
 
 test('an answer of each type becomes a message of that type', async () => {
@@ -298,7 +303,7 @@ test('an event that fails closes a simple client, and only that one', async () =
   one.send('bad');
   assert.equal((await one.end()).code, 1011);
   two.send('good');
-  await hub.got([two, text('good')]);
+  assert.deepEqual(await two.next(), text('good'));
   assert.equal((await hub.upstream.disconnecteds.next()).context.userId, 'ann');
 });
 
@@ -373,6 +378,36 @@ test('the first handler that wants an event gets it', async () => {
   assert.ok(posts.includes('/one/split/connect') && posts.includes('/two/split') && posts.includes('/three?code=secret&of=d'), posts);
 });
 
+test('who joins and leaves the groups that matter is told', async () => {
+  const hub = stage.hub({ name: 'presence' });
+  const next = async (mailbox) => {
+    const { context, group } = await mailbox.next();
+    assert.equal(context.eventName, mailbox === hub.upstream.joins ? 'joined' : 'left');
+    return [context.userId, context.connectionId, group];
+  };
+  const grant = { userId: 'ann', groups: ['team 1', 'other'], roles: ALL_ROLES };
+  const ann = await hub.client(grant, { protocol: WebPubSubJsonProtocol() });
+  const at = (group) => ['ann', ann.id, group];
+  assert.deepEqual(await next(hub.upstream.joins), at('team 1'));
+  for (const group of ['another', 'rooms', 'room', 'room']) await ann.sdk.joinGroup(group);
+  assert.deepEqual(await next(hub.upstream.joins), at('room'));
+  await hub.service.group('team 2').addConnection(ann.id);
+  assert.deepEqual(await next(hub.upstream.joins), at('team 2'));
+  await hub.service.group('team 3').addUser('ann');
+  assert.deepEqual(await next(hub.upstream.joins), at('team 3'));
+
+  for (const group of ['another', 'room', 'room']) await ann.sdk.leaveGroup(group);
+  assert.deepEqual(await next(hub.upstream.leaves), at('room'));
+  await hub.service.group('team 2').removeConnection(ann.id);
+  assert.deepEqual(await next(hub.upstream.leaves), at('team 2'));
+  await hub.service.removeConnectionsFromGroups(['other', 'team 3'], "userId eq 'ann'");
+  assert.deepEqual(await next(hub.upstream.leaves), at('team 3'));
+  await ann.stop();
+  assert.deepEqual(await next(hub.upstream.leaves), at('team 1'));
+  assert.equal((await hub.upstream.disconnecteds.next()).context.connectionId, ann.id);
+  assert.deepEqual([hub.upstream.joins.untaken, hub.upstream.leaves.untaken], [[], []]);
+});
+
 test('allowedEndpoints: the service that is named is served, another one is not', async () => {
   const { url } = stage.service;
   const lists = [
@@ -433,7 +468,8 @@ test('a client that an answer was meant for and that has gone does no harm', asy
   one.terminate();
   open.resolve();
   two.send('quick');
-  await hub.got([two, text('quick')]);
+  assert.deepEqual(await two.next(), text('quick'));
+  await hub.got([two]);
   assert.equal((await hub.upstream.disconnecteds.next()).context.userId, 'ann');
 });
 

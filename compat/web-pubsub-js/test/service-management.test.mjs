@@ -88,7 +88,7 @@ test('connections, users and groups exist while somebody is there', async () => 
   const { service } = hub;
   const name = 'Änn/é +&?#%41';
   const group = 'Räume / 1?&';
-  const [one, two] = [await hub.client({ userId: name, groups: [group] }), await hub.client({ userId: name })];
+  const [one, two] = [await hub.client({ userId: name, groups: [group] }, ONCE), await hub.client({ userId: name }, ONCE)];
   assert.equal(await service.connectionExists(one.id), true);
   assert.equal(await service.userExists(name), true);
   assert.equal(await service.userExists(name.toLowerCase()), false);
@@ -239,7 +239,7 @@ test('the members of a group are listed, page by page', async () => {
   assert.deepEqual(await list(hub.service.group('nobody').listConnections()), []);
   await assert.rejects(pages(undefined, { maxPageSize: 3 }), /not supported/);
   for (const options of [{ maxPageSize: 201 }, { maxPageSize: 0 }, { top: 0 }]) {
-    await assert.rejects(pages(options), /maxPageSize|top/);
+    await assert.rejects(pages(options), { statusCode: 400 });
   }
 });
 
