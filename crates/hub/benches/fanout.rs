@@ -9,7 +9,9 @@
 use std::hint::black_box;
 
 use gungraun::prelude::*;
-use hookwire_hub::{ClientContext, Command, Connecting, Effect, Hub, Input, Slot, Ticket};
+use hookwire_hub::{
+    ClientContext, Command, Connecting, DoorRequest, Effect, Hub, Input, Slot, Ticket,
+};
 use hookwire_proto::envelope::{Content, Envelope, Target, WireForm};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
@@ -45,8 +47,10 @@ fn connecting(number: u32) -> Input {
             hub: chat(),
             user: Some(UserId::parse(&format!("user-{number}")).expect("it is a user id")),
             subprotocols: Vec::new(),
-            form: WireForm::AsSent,
-            context: ClientContext::new("", "", "127.0.0.1"),
+            door: DoorRequest::Preview {
+                form: WireForm::AsSent,
+                context: ClientContext::new("", "", "127.0.0.1"),
+            },
         }),
     }
 }
@@ -65,7 +69,7 @@ fn leave(number: u32) -> Input {
 
 fn send(target: Target) -> Input {
     let content = Content::new(Message::text("x".repeat(128)));
-    Input::Remote(Envelope { hub: chat(), target, content })
+    Input::Remote(Envelope::new(chat(), target, content))
 }
 
 /// A room in which `members` of the connections `0..connections` are in the group.

@@ -1,6 +1,9 @@
 //! The events of one connection on their way to the upstream, one after another.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hookwire_proto::handler::EventHandler;
 
 use crate::effect::{CallId, Event};
 
@@ -14,7 +17,23 @@ pub const WAITING_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Decided {
     pub(crate) url: String,
+    /// Who gets it and its number, at the Web PubSub dialect.
+    pub(crate) handler: Option<(Arc<EventHandler>, u64)>,
     pub(crate) event: Event,
+    pub(crate) then: Then,
+}
+
+/// What the answer to an event does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing.
+    Nothing,
+    /// It is a message to the sender.
+    Message,
+    /// The same, and the end of the event is acknowledged; a failure closes a simple client.
+    Event { ack_id: Option<u64> },
+    /// It answers an invocation.
+    Invocation { id: String },
 }
 
 /// What a connection has on the way: exists only while a call has not passed.
@@ -44,6 +63,10 @@ impl OnTheWay {
 
     pub(crate) fn is_full(&self) -> bool {
         WAITING_EVENTS_MAX <= self.waiting.len() || WAITING_BYTES_MAX <= self.waiting_bytes
+    }
+
+    pub(crate) fn waiting_events(&self) -> usize {
+        self.waiting.len()
     }
 
     pub(crate) const fn waiting_bytes(&self) -> usize {

@@ -1,11 +1,15 @@
 //! What the world tells a hub.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hookwire_proto::cloud_event::ConnectRequest;
 use hookwire_proto::envelope::{Envelope, Target, WireForm};
+use hookwire_proto::filter::Filter;
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
+use hookwire_proto::permission::Permission;
 
 use crate::effect::CallId;
 use crate::hub::Settings;
@@ -35,12 +39,24 @@ pub enum Input {
         /// The message.
         message: Message,
     },
-    /// A connection is over because its client closed, its socket failed or the edge gave up on it. Its slot stays taken.
+    /// A client asks for a connection back whose transport it has lost; answered by [`crate::Effect::Readmit`] or
+    /// [`crate::Effect::NotRecovered`].
+    Recovering {
+        /// Comes back in the answer.
+        answer_to: Ticket,
+        /// Who asks.
+        recovering: Box<Recovering>,
+    },
+    /// A connection is over because its client closed, its socket failed or the edge gave up on it. Its slot stays taken. A reliable
+    /// connection may only have lost its transport by it.
     Ended {
         /// The connection.
         slot: Slot,
+        /// How it came about.
+        ending: Ending,
     },
-    /// The edge has forgotten the slot, which may be used again. Ends the connection if that has not happened.
+    /// The edge has forgotten the slot, which may be used again unless the connection waits for its recovery. Ends the connection if
+    /// that has not happened and it cannot be recovered.
     Released {
         /// The connection.
         slot: Slot,
@@ -83,10 +99,76 @@ pub struct Connecting {
     pub user: Option<UserId>,
     /// The subprotocols it offers, in its order.
     pub subprotocols: Vec<String>,
-    /// How it wants its messages.
-    pub form: WireForm,
-    /// What every event repeats.
-    pub context: ClientContext,
+    /// The door that it came to.
+    pub door: DoorRequest,
+}
+
+/// What a client brings to its door.
+#[derive(Debug, Clone)]
+pub enum DoorRequest {
+    /// The preview's client endpoints.
+    Preview {
+        /// How it wants its messages.
+        form: WireForm,
+        /// What every event repeats.
+        context: ClientContext,
+    },
+    /// The client endpoints of Web PubSub.
+    WebPubSub(Box<WebPubSubRequest>),
+}
+
+/// What a client brings to the client endpoints of Web PubSub.
+#[derive(Debug, Clone)]
+pub struct WebPubSubRequest {
+    /// Whether it has shown a token; without one the hub must allow anonymous clients.
+    pub has_token: bool,
+    /// The roles of its token.
+    pub roles: Vec<String>,
+    /// The groups of its token.
+    pub groups: Vec<GroupName>,
+    /// What its messages do if it turns out to be a simple client.
+    pub mode: SimpleMode,
+    /// What the connect event says.
+    pub request: Arc<ConnectRequest>,
+}
+
+/// What the messages of a simple client do (Web PubSub protocol, "Simple clients").
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SimpleMode {
+    /// Each is an event named `message`.
+    #[default]
+    SendEvent,
+    /// Each is published to a group.
+    SendToGroup {
+        /// The group.
+        group: GroupName,
+        /// The sender does not get its own messages.
+        no_echo: bool,
+    },
+}
+
+/// A client that wants a connection back.
+#[derive(Debug, Clone)]
+pub struct Recovering {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Its hub.
+    pub hub: HubName,
+    /// The subprotocols it offers, in its order.
+    pub subprotocols: Vec<String>,
+    /// What it was told when it connected.
+    pub token: String,
+}
+
+/// How a connection comes to its end, or loses its transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Its client sent a close frame, with this code if it named one.
+    ClosedByClient(Option<u16>),
+    /// It broke the protocol, or the service ends; it cannot come back. The words go into its last event.
+    Final(Cow<'static, str>),
+    /// It does not read or answer; it may come back if it is reliable. The words go into its last event.
+    GivenUp(Cow<'static, str>),
 }
 
 /// What the preview protocol repeats on every event of a connection, in one block of memory: the client's query, the claims of
@@ -125,23 +207,31 @@ impl ClientContext {
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// A complete HTTP answer within the limits.
-    Answered {
-        /// The HTTP status.
-        status: u16,
-        /// The values of `Sec-WebSocket-Protocol`.
-        subprotocols: Vec<String>,
-        /// The value of `X-ASRS-User-Id`, if there is exactly one and it is UTF-8.
-        user: Option<String>,
-        /// The value of `Content-Type`.
-        content_type: Option<String>,
-        /// The body.
-        body: Bytes,
-    },
+    Answered(Box<UpstreamAnswer>),
     /// No usable answer: unreachable, timed out, too large, malformed. The words are for the client's operator, not the client.
     Failed {
         /// What went wrong.
         reason: String,
     },
+}
+
+/// A complete HTTP answer of an upstream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The values of `Sec-WebSocket-Protocol` (preview).
+    pub subprotocols: Vec<String>,
+    /// The value of `X-ASRS-User-Id`, if there is exactly one and it is UTF-8 (preview).
+    pub user: Option<String>,
+    /// The value of `ce-connectionState` (Web PubSub).
+    pub state: Option<Arc<str>>,
+    /// What `Set-Cookie` sets, as a `Cookie` header repeats it (Web PubSub).
+    pub cookies: Option<Arc<str>>,
+    /// The value of `Content-Type`.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// A question or order for the shard's part of a hub. Each is answered with whether it is so, or whether it found its connection.
@@ -172,14 +262,95 @@ pub enum Command {
         /// The group.
         group: GroupName,
     },
+    /// Removes a connection from all groups that it was added to as a connection.
+    RemoveConnectionFromAllGroups {
+        /// The hub.
+        hub: HubName,
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Adds the present connections of a user to a group, or removes them. Answered with whether there are any.
+    RegroupUser {
+        /// The hub.
+        hub: HubName,
+        /// The user.
+        user: UserId,
+        /// The group; `None`: all groups, which can only be left.
+        group: Option<GroupName>,
+        /// Add or remove.
+        add: bool,
+    },
+    /// Adds the connections that a filter selects to groups, or removes them.
+    Regroup {
+        /// The hub.
+        hub: HubName,
+        /// The groups.
+        groups: Arc<[GroupName]>,
+        /// Whom it concerns; `None`: every connection of the hub.
+        filter: Option<Arc<Filter>>,
+        /// Add or remove.
+        add: bool,
+    },
     /// Closes a connection.
     CloseConnection {
         /// The hub.
         hub: HubName,
         /// The connection.
         connection: ConnectionId,
-        /// Sent in the close frame.
+        /// Told to the client and to its upstream.
         reason: String,
+    },
+    /// Closes the connections of a target.
+    CloseConnections {
+        /// The hub.
+        hub: HubName,
+        /// Whom it concerns.
+        target: Target,
+        /// Connections that stay.
+        excluded: Arc<[ConnectionId]>,
+        /// Told to the clients and to their upstreams.
+        reason: String,
+    },
+    /// Grants, revokes or checks a permission. Granting is answered with `No` when the connection is not here, with `TooMany` when it
+    /// has as many rules as it may.
+    Permission {
+        /// The hub.
+        hub: HubName,
+        /// The connection.
+        connection: ConnectionId,
+        /// The permission.
+        permission: Permission,
+        /// The group it is for; `None`: all groups.
+        group: Option<GroupName>,
+        /// What to do.
+        order: PermissionOrder,
+    },
+    /// Lists a target's connections by id.
+    ListConnections {
+        /// The hub.
+        hub: HubName,
+        /// Whose connections.
+        target: Target,
+        /// Only ids after this one.
+        after: Option<ConnectionId>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Lists the names of hubs, or of a hub's users or groups, that have a connection.
+    ListNames {
+        /// What to list.
+        list: NameList,
+        /// Only names after this one.
+        after: Option<String>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Tells all about a connection.
+    Describe {
+        /// The hub.
+        hub: HubName,
+        /// The connection.
+        connection: ConnectionId,
     },
     /// Does the user live in the group (stored membership)?
     UserInGroup {
@@ -199,6 +370,28 @@ pub enum Command {
         /// The change.
         change: MembershipChange,
     },
+}
+
+/// What to do with a permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PermissionOrder {
+    /// Give it.
+    Grant,
+    /// Take it away; beats roles that give it.
+    Revoke,
+    /// Say whether the connection has it.
+    Check,
+}
+
+/// A list of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameList {
+    /// The hubs.
+    Hubs,
+    /// The users of a hub.
+    Users(HubName),
+    /// The groups of a hub.
+    Groups(HubName),
 }
 
 /// A change of the groups that a user lives in (preview protocol, "User–group membership").

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Hub,
     User,
     Group,
+    /// Those who are told the states of a group's members.
+    StateSubscribers,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,17 @@ impl Sets {
     pub(crate) fn members(&self, set: SetId, form: WireForm) -> &[Slot] {
         let Some(set) = self.entries.get(set.0 as usize) else { return &[] };
         set.parts.iter().find(|part| part.form == form).map_or(&[], |part| &part.members)
+    }
+
+    /// Returns the members of `set`, whatever their form.
+    pub(crate) fn all_members(&self, set: SetId) -> impl Iterator<Item = Slot> + '_ {
+        let parts = self.entries.get(set.0 as usize).map_or(&[][..], |set| &set.parts);
+        parts.iter().flat_map(|part| part.members.iter().copied())
+    }
+
+    /// Returns hub, kind and name of every set. Cost: a walk over all of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&HubName, Kind, &str)> {
+        self.entries.iter().map(|(_, set)| (&set.hub, set.kind, &*set.name))
     }
 
     /// Returns the forms that `set` has members of.

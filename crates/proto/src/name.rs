@@ -114,6 +114,12 @@ impl HubName {
 }
 
 impl GroupName {
+    /// Returns the name of text that [`GroupName::parse`] has accepted before.
+    pub fn from_checked(text: Arc<str>) -> Self {
+        debug_assert!(Self::parse(&text).is_ok(), "the caller vouches for the text");
+        Self(text)
+    }
+
     /// Returns the name if it is not blank and has at most [`GROUP_NAME_BYTES_MAX`] bytes.
     ///
     /// # Errors

@@ -1,14 +1,18 @@
 //! A client's handshake: token, subprotocols, the hub's verdict, the upgrade, the hand-over of the socket to a shard.
 
+mod refused_recovery;
+mod web_pubsub;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hookwire_hub::{ClientContext, Connecting};
+use hookwire_hub::{ClientContext, Connecting, DoorRequest, Recovering};
 use hookwire_proto::envelope::WireForm;
 use hookwire_proto::name::{ConnectionId, HubName, UserId};
+use hookwire_proto::subprotocol::Subprotocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
@@ -42,8 +46,26 @@ const FORWARDED_FOR_BYTES_MAX: usize = 1_024;
 /// Appended to the client's key before hashing (RFC 6455, section 1.3).
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Answers a client that wants to connect. What follows the check runs in a task of its own, since hyper forgets this future when
-/// the client leaves, while a connection that was admitted must still get its disconnect event.
+/// What a client wants.
+#[derive(Debug)]
+enum Wish {
+    /// A connection.
+    Connect(Connecting),
+    /// The connection that it had.
+    Recover(Recovering),
+}
+
+impl Wish {
+    /// Returns the id that the connection has or will have.
+    const fn id(&self) -> ConnectionId {
+        match self {
+            Self::Connect(connecting) => connecting.id,
+            Self::Recover(recovering) => recovering.id,
+        }
+    }
+}
+
+/// Answers a client that wants to connect through the preview's door.
 pub(crate) async fn connect(
     edge: &Arc<Edge>,
     hub: HubName,
@@ -51,14 +73,35 @@ pub(crate) async fn connect(
     head: &mut Request<()>,
     peer: SocketAddr,
 ) -> Result<Answer, ApiError> {
-    let (accept, connecting) =
-        check(edge, hub, format.as_deref(), head, peer).inspect_err(|error| {
-            let unauthorized = error.status() == StatusCode::UNAUTHORIZED;
-            count(if unauthorized { "unauthorized" } else { "invalid" });
-        })?;
+    let checked = check(edge, hub, format.as_deref(), head, peer);
+    let checked = checked.map(|(accept, connecting)| (accept, Wish::Connect(connecting)));
+    upgrade(edge, head, checked).await
+}
+
+/// Answers a client that wants to connect through the door of Web PubSub.
+pub(crate) async fn connect_web_pubsub(
+    edge: &Arc<Edge>,
+    hub: HubName,
+    head: &mut Request<()>,
+) -> Result<Answer, ApiError> {
+    let checked = web_pubsub::check(edge, hub, head);
+    upgrade(edge, head, checked).await
+}
+
+/// Brings in who has passed the check. What follows that runs in a task of its own, since hyper forgets this future when the client
+/// leaves, while a connection that was admitted must still get its disconnect event.
+async fn upgrade(
+    edge: &Arc<Edge>,
+    head: &mut Request<()>,
+    checked: Result<(HeaderValue, Wish), ApiError>,
+) -> Result<Answer, ApiError> {
+    let (accept, wish) = checked.inspect_err(|error| {
+        let unauthorized = error.status() == StatusCode::UNAUTHORIZED;
+        count(if unauthorized { "unauthorized" } else { "invalid" });
+    })?;
     let upgrade = hyper::upgrade::on(head);
     let (sender, receiver) = oneshot::channel();
-    edge.tasks.spawn(bring_in(edge.clone(), connecting, accept, upgrade, sender));
+    edge.tasks.spawn(bring_in(edge.clone(), wish, accept, upgrade, sender));
     receiver.await.map_err(|_| ApiError::failed())?
 }
 
@@ -93,8 +136,10 @@ fn check(
         hub,
         user,
         subprotocols: subprotocols(head.headers())?,
-        form,
-        context: ClientContext::new(&query, &claims, &forwarded_for),
+        door: DoorRequest::Preview {
+            form,
+            context: ClientContext::new(&query, &claims, &forwarded_for),
+        },
     };
     Ok((accept, connecting))
 }
@@ -102,18 +147,26 @@ fn check(
 /// Asks the hub, answers the client and hands its socket over.
 async fn bring_in(
     edge: Arc<Edge>,
-    connecting: Connecting,
+    wish: Wish,
     accept: HeaderValue,
     upgrade: OnUpgrade,
     answer: oneshot::Sender<Result<Answer, ApiError>>,
 ) {
-    let id = connecting.id;
+    let id = wish.id();
+    let offered = match &wish {
+        Wish::Connect(connecting) => connecting.subprotocols.clone(),
+        Wish::Recover(recovering) => recovering.subprotocols.clone(),
+    };
     let most = edge.limits.connections_max;
     let verdict = if most != 0 && most <= edge.shards.load() {
         count("busy");
         Err(ApiError::busy("the node has as many connections as it may"))
     } else if let Ok(_place) = edge.handshakes.try_acquire() {
-        edge.shards.connect(connecting).await.map_err(|_| {
+        let verdict = match wish {
+            Wish::Connect(connecting) => edge.shards.connect(connecting).await,
+            Wish::Recover(recovering) => edge.shards.recover(recovering).await,
+        };
+        verdict.map_err(|_| {
             count("unanswered");
             ApiError::shutting_down()
         })
@@ -131,6 +184,14 @@ async fn bring_in(
             }
             return;
         }
+        Ok(Admission::NotRecovered) => {
+            count("not_recovered");
+            let known = offered.into_iter().find(|name| Subprotocol::parse(name).is_some());
+            if answer.send(Ok(switching(accept, known))).is_ok() {
+                refused_recovery::close(&edge, upgrade).await;
+            }
+            return;
+        }
         Ok(Admission::Refused { status, content_type, body }) => {
             count("refused");
             Ok(refusal(status, content_type, body))
@@ -144,14 +205,10 @@ async fn bring_in(
 /// Waits until hyper has written the 101, then gives the socket to the shard. Returns whether there was one.
 async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) -> bool {
     let socket = async {
-        let upgraded = upgrade.await.map_err(|error| error.to_string())?;
-        let parts = upgraded
-            .downcast::<TokioIo<TcpStream>>()
-            .map_err(|_| "the upgraded connection is not a plain socket".to_owned())?;
-        let socket = parts.io.into_inner();
+        let (socket, leftover) = upgraded(upgrade).await?;
         prepare(&socket, None).map_err(|error| error.to_string())?;
         let socket = socket.into_std().map_err(|error| error.to_string())?;
-        Ok::<_, String>((socket, parts.read_buf))
+        Ok::<_, String>((socket, leftover))
     };
     let in_time = tokio::time::timeout(edge.limits.handshake_time_max, socket).await;
     match in_time.unwrap_or_else(|_| Err("the 101 was not taken in time".to_owned())) {
@@ -164,6 +221,15 @@ async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) -> bool {
             false
         }
     }
+}
+
+/// Returns the socket whose client has been answered with 101, and what was read from it already.
+async fn upgraded(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), String> {
+    let upgraded = upgrade.await.map_err(|error| error.to_string())?;
+    let parts = upgraded
+        .downcast::<TokioIo<TcpStream>>()
+        .map_err(|_| "the upgraded connection is not a plain socket".to_owned())?;
+    Ok((parts.io.into_inner(), parts.read_buf))
 }
 
 /// Counts the outcome of a handshake; each has one.

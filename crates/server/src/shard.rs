@@ -21,10 +21,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hookwire_hub::{
-    Answer, Call, Command, Connecting, Effect, Hub, Input, Settings, Slot, Ticket, UnixMillis,
+    Answer, Call, Command, Connecting, Effect, Ending, EventCopy, Hub, Input, Recovering, Settings,
+    Slot, Ticket, UnixMillis,
 };
 use hookwire_proto::connection::Event;
-use hookwire_proto::envelope::Envelope;
+use hookwire_proto::envelope::{Envelope, encode_message};
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::name::ConnectionId;
 use mio::{Events, Poll, Token};
@@ -87,6 +88,8 @@ pub(crate) enum Letter {
     Upstream(Input),
     /// A client wants in.
     Connect(Box<Connecting>, oneshot::Sender<Admission>),
+    /// A client wants its connection back.
+    Recover(Box<Recovering>, oneshot::Sender<Admission>),
     /// A question.
     Ask(Command, oneshot::Sender<Answer>),
     /// The socket of an admitted connection and the bytes already read from it.
@@ -105,9 +108,10 @@ impl Letter {
     /// Returns the payload bytes that count against the inbox's limit.
     fn bytes(&self) -> usize {
         match self {
-            Self::Deliver(envelope) => envelope.content.message().data.len(),
+            Self::Deliver(envelope) => envelope.bytes(),
             Self::Upstream(_)
             | Self::Connect(..)
+            | Self::Recover(..)
             | Self::Ask(..)
             | Self::Attach(..)
             | Self::Abandon(_)
@@ -142,19 +146,29 @@ pub(crate) struct Shared {
     pub(crate) pressure: Arc<Pressure>,
 }
 
+/// What a shard wants sent to an upstream.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A call, which is answered.
+    Call(Call),
+    /// A copy for a listener.
+    Copy(Box<EventCopy>),
+}
+
 /// One shard.
 pub(crate) struct Shard {
     index: usize,
     limits: ShardLimits,
     shared: Shared,
     stats: Arc<ShardStats>,
-    calls: Box<dyn Fn(Call) + Send>,
+    outgoing: Box<dyn Fn(Outgoing) + Send>,
     poll: Poll,
     started: Instant,
     now: Instant,
     wall: UnixMillis,
     hub: Hub,
     spare_effects: Vec<Effect>,
+    spare_chunks: Vec<Bytes>,
     sockets: Vec<Option<Socket>>,
     awaiting_socket: HashMap<ConnectionId, Slot>,
     verdicts: HashMap<Ticket, oneshot::Sender<Admission>>,
@@ -213,14 +227,14 @@ pub(crate) fn mailboxes(shards: usize) -> io::Result<(Shared, Vec<Poll>)> {
 }
 
 impl Shard {
-    /// Returns the shard of `index`. `calls` takes what goes to an upstream; it must not wait.
+    /// Returns the shard of `index`. `outgoing` takes what goes to an upstream; it must not wait.
     pub(crate) fn new(
         index: usize,
         limits: ShardLimits,
         shared: Shared,
         poll: Poll,
         stats: Arc<ShardStats>,
-        calls: Box<dyn Fn(Call) + Send>,
+        outgoing: Box<dyn Fn(Outgoing) + Send>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -228,13 +242,14 @@ impl Shard {
             limits,
             shared,
             stats,
-            calls,
+            outgoing,
             poll,
             started: now,
             now,
             wall: wall_clock(),
             hub: Hub::default(),
             spare_effects: Vec::new(),
+            spare_chunks: Vec::new(),
             sockets: Vec::new(),
             awaiting_socket: HashMap::new(),
             verdicts: HashMap::new(),
@@ -366,6 +381,15 @@ impl Shard {
                 self.verdicts.insert(ticket, verdict);
                 self.handle(Input::Connecting { answer_to: ticket, connecting });
             }
+            Letter::Recover(recovering, verdict) => {
+                if self.is_draining {
+                    return true;
+                }
+                self.close_runs();
+                let ticket = self.ticket();
+                self.verdicts.insert(ticket, verdict);
+                self.handle(Input::Recovering { answer_to: ticket, recovering });
+            }
             Letter::Ask(command, reply) => {
                 self.close_runs();
                 let ticket = self.ticket();
@@ -388,7 +412,8 @@ impl Shard {
                 self.draining = Some(done);
                 self.verdicts.clear();
                 for slot in self.hub.slots() {
-                    self.end(slot, CloseCode::GOING_AWAY, "the service is shutting down");
+                    let ending = Ending::Final("the service is shutting down".into());
+                    self.end(slot, CloseCode::GOING_AWAY, ending);
                 }
             }
             Letter::Stop => return false,
@@ -411,24 +436,35 @@ impl Shard {
         self.spare_effects = effects;
     }
 
+    /// Lets the hub do what is due.
+    fn handle_timeout(&mut self) {
+        let mut effects = std::mem::take(&mut self.spare_effects);
+        self.hub.handle_timeout(self.wall, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.spare_effects = effects;
+    }
+
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Call(call) => (self.calls)(call),
-            Effect::Admit { answer_to, slot, id, subprotocol } => {
-                let at = slot.0 as usize;
-                if self.sockets.len() <= at {
-                    self.sockets.resize_with(at + 1, || None);
-                }
-                self.sockets[at] = Some(Socket::expected(self.seconds()));
-                self.awaiting_socket.insert(id, slot);
-                // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
-                self.mailbox().load.fetch_add(1, Ordering::Relaxed);
-                let verdict = self.verdicts.remove(&answer_to);
-                if verdict.is_none_or(|verdict| {
-                    verdict.send(Admission::Admitted { subprotocol }).is_err()
-                }) {
-                    self.awaiting_socket.remove(&id);
-                    self.lost.push(slot);
+            Effect::Call(call) => (self.outgoing)(Outgoing::Call(call)),
+            Effect::Copy(copy) => (self.outgoing)(Outgoing::Copy(copy)),
+            Effect::Admit { answer_to, slot, id, subprotocol, is_reliable } => {
+                let mut socket = Socket::expected(self.seconds());
+                socket.is_patient = is_reliable;
+                self.expect_socket(answer_to, slot, id, subprotocol, socket);
+            }
+            Effect::Readmit { answer_to, slot, id, subprotocol } => {
+                self.replace_socket(slot);
+                let mut socket = Socket::expected(self.seconds());
+                socket.is_patient = true;
+                self.expect_socket(answer_to, slot, id, Some(subprotocol), socket);
+            }
+            Effect::NotRecovered { answer_to } => {
+                if let Some(verdict) = self.verdicts.remove(&answer_to) {
+                    // A task that is gone needs no verdict.
+                    let _ = verdict.send(Admission::NotRecovered);
                 }
             }
             Effect::Refuse { answer_to, status, content_type, body } => {
@@ -437,11 +473,36 @@ impl Shard {
                     let _ = verdict.send(Admission::Refused { status, content_type, body });
                 }
             }
-            Effect::Deliver { set, form, content } => {
+            Effect::Deliver { set, form, except, content } => {
                 let frames = content.frames(form);
-                if !self.runs.join(set, form, frames) {
+                if !self.runs.join(set, form, &except, frames) {
                     self.close_runs();
-                    self.runs.join(set, form, frames);
+                    self.runs.join(set, form, &except, frames);
+                }
+            }
+            Effect::DeliverTo { slots, form, content } => {
+                self.close_runs();
+                let frames = content.frames(form);
+                for slot in slots {
+                    self.queue(slot, frames.clone(), 1);
+                }
+            }
+            // A reliable member is in no run: nothing has to be closed.
+            Effect::Sequenced { slots } => {
+                for slot in slots {
+                    self.queue_unsent(slot);
+                }
+            }
+            Effect::Tell { slot, message } => {
+                self.close_runs();
+                self.queue(slot, encode_message(message.kind, &message.data), 0);
+            }
+            Effect::Forward(envelope) => {
+                let shared = self.shared.clone();
+                for (at, mailbox) in shared.mailboxes.iter().enumerate() {
+                    if at != self.index {
+                        mailbox.push(Letter::Deliver(envelope.clone()), &shared.pressure);
+                    }
                 }
             }
             Effect::Send { slot, form, content } => {
@@ -466,6 +527,32 @@ impl Shard {
                 }
             }
             Effect::Answer { answer, .. } => self.answer = Some(answer),
+        }
+    }
+
+    /// Makes the place for a socket and lets the client's task bring it.
+    fn expect_socket(
+        &mut self,
+        answer_to: Ticket,
+        slot: Slot,
+        id: ConnectionId,
+        subprotocol: Option<String>,
+        socket: Socket,
+    ) {
+        let at = slot.0 as usize;
+        if self.sockets.len() <= at {
+            self.sockets.resize_with(at + 1, || None);
+        }
+        self.sockets[at] = Some(socket);
+        self.awaiting_socket.insert(id, slot);
+        // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
+        self.mailbox().load.fetch_add(1, Ordering::Relaxed);
+        let verdict = self.verdicts.remove(&answer_to);
+        if verdict
+            .is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err())
+        {
+            self.awaiting_socket.remove(&id);
+            self.lost.push(slot);
         }
     }
 

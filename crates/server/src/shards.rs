@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use hookwire_hub::{Answer, Command, Connecting, Input, Settings};
+use hookwire_hub::{Answer, Command, Connecting, Input, Recovering, Settings};
 use hookwire_proto::envelope::{Envelope, Target};
 use hookwire_proto::name::ConnectionId;
 use tokio::sync::oneshot;
@@ -32,6 +32,8 @@ pub enum Admission {
         /// The chosen subprotocol.
         subprotocol: Option<String>,
     },
+    /// The connection that the client wants back is not here.
+    NotRecovered,
     /// The handshake is refused.
     Refused {
         /// The HTTP status.
@@ -83,22 +85,17 @@ impl Shards {
         Ok(())
     }
 
-    /// Asks the shard of the connection concerned, or all shards. The answer is `Yes` if any shard says so; an id that names no shard
-    /// of this node is absent.
+    /// Asks the shard of the connection concerned, or all shards, and joins the answers: `Yes` if any shard says so, lists merged. An id
+    /// that names no shard of this node is absent.
     ///
     /// # Errors
     /// [`NoAnswer`] after [`ANSWER_TIME_MAX`].
     pub async fn ask(&self, command: Command) -> Result<Answer, NoAnswer> {
-        let connection = match &command {
-            Command::AddConnectionToGroup { connection, .. }
-            | Command::RemoveConnectionFromGroup { connection, .. }
-            | Command::CloseConnection { connection, .. }
-            | Command::Exists { target: Target::Connection(connection), .. } => Some(connection),
-            Command::Exists { .. } | Command::UserInGroup { .. } | Command::Membership { .. } => {
-                None
-            }
+        let limit = match &command {
+            Command::ListConnections { limit, .. } | Command::ListNames { limit, .. } => *limit,
+            _ => 0,
         };
-        let concerned: Vec<&Mailbox> = match connection {
+        let concerned: Vec<&Mailbox> = match connection(&command) {
             Some(id) => self.mailbox(id).into_iter().collect(),
             None => self.shared.mailboxes.iter().collect(),
         };
@@ -110,10 +107,7 @@ impl Shards {
         let answers = in_time(join_all(answers.collect::<Vec<_>>())).await?;
         let mut joined = Answer::No;
         for answer in answers {
-            match answer.map_err(|_| NoAnswer)? {
-                Answer::No => {}
-                other @ (Answer::Yes | Answer::TooMany) => joined = other,
-            }
+            joined = join(joined, answer.map_err(|_| NoAnswer)?, limit);
         }
         Ok(joined)
     }
@@ -132,9 +126,33 @@ impl Shards {
     /// [`NoAnswer`] when the node is shutting down.
     pub async fn connect(&self, connecting: Connecting) -> Result<Admission, NoAnswer> {
         let mailbox = self.mailbox(&connecting.id).ok_or(NoAnswer)?;
+        Self::verdict(mailbox, |sender| {
+            self.push(mailbox, Letter::Connect(Box::new(connecting), sender));
+        })
+        .await
+    }
+
+    /// Brings a client that wants its connection back before its hub. Not cancel-safe: run it in a tracked task.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] when the node is shutting down.
+    pub async fn recover(&self, recovering: Recovering) -> Result<Admission, NoAnswer> {
+        let Some(mailbox) = self.mailbox(&recovering.id) else {
+            return Ok(Admission::NotRecovered);
+        };
+        Self::verdict(mailbox, |sender| {
+            self.push(mailbox, Letter::Recover(Box::new(recovering), sender));
+        })
+        .await
+    }
+
+    async fn verdict(
+        mailbox: &Mailbox,
+        ask: impl FnOnce(oneshot::Sender<Admission>),
+    ) -> Result<Admission, NoAnswer> {
         let (sender, receiver) = oneshot::channel();
         mailbox.load.fetch_add(1, Ordering::Relaxed);
-        self.push(mailbox, Letter::Connect(Box::new(connecting), sender));
+        ask(sender);
         let verdict = receiver.await;
         // An admitted connection has been counted by its shard meanwhile.
         mailbox.load.fetch_sub(1, Ordering::Relaxed);
@@ -204,6 +222,49 @@ impl Shards {
     /// Returns the inbox of the shard that an id names, if it is one of this node.
     fn mailbox(&self, id: &ConnectionId) -> Option<&Mailbox> {
         (id.node == self.node).then(|| self.shared.mailboxes.get(usize::from(id.shard)))?
+    }
+}
+
+/// Returns the connection that a command concerns, if it is a single one.
+const fn connection(command: &Command) -> Option<&ConnectionId> {
+    match command {
+        Command::AddConnectionToGroup { connection, .. }
+        | Command::RemoveConnectionFromGroup { connection, .. }
+        | Command::RemoveConnectionFromAllGroups { connection, .. }
+        | Command::CloseConnection { connection, .. }
+        | Command::Permission { connection, .. }
+        | Command::Describe { connection, .. }
+        | Command::Exists { target: Target::Connection(connection), .. } => Some(connection),
+        Command::Exists { .. }
+        | Command::RegroupUser { .. }
+        | Command::Regroup { .. }
+        | Command::CloseConnections { .. }
+        | Command::UserInGroup { .. }
+        | Command::Membership { .. }
+        | Command::ListConnections { .. }
+        | Command::ListNames { .. } => None,
+    }
+}
+
+/// Joins the answers of two shards; lists to at most `limit` items in their order, each once.
+fn join(one: Answer, other: Answer, limit: usize) -> Answer {
+    match (one, other) {
+        (Answer::Names(mut names), Answer::Names(more)) => {
+            names.extend(more);
+            names.sort_unstable();
+            names.dedup();
+            names.truncate(limit);
+            Answer::Names(names)
+        }
+        (Answer::Connections(mut connections), Answer::Connections(more)) => {
+            connections.extend(more);
+            connections.sort_unstable_by_key(|connection| connection.id);
+            connections.truncate(limit);
+            Answer::Connections(connections)
+        }
+        (one, Answer::No) => one,
+        (Answer::TooMany, Answer::Yes) => Answer::TooMany,
+        (_, other) => other,
     }
 }
 

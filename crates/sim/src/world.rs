@@ -145,7 +145,7 @@ impl World {
             }],
         };
         let templates = Templates::parse(&document).expect("the template is a good one");
-        let settings = Arc::new(Settings { templates });
+        let settings = Arc::new(Settings { templates, ..Settings::default() });
         let mut world = Self {
             now: 1_000,
             hub: HubName::parse("sim").expect("the name is a good one"),
@@ -321,8 +321,7 @@ impl World {
             hub: self.hub.clone(),
             user: None,
             subprotocols: Vec::new(),
-            form,
-            context: ClientContext::new("", "", ""),
+            door: DoorRequest::Preview { form, context: ClientContext::new("", "", "") },
         });
         self.handle(shard, Input::Connecting { answer_to: Ticket(number as u64), connecting });
         let at = self.shards[shard].open.iter().position(|call| call.connection == id);
@@ -341,13 +340,8 @@ impl World {
     }
 
     fn replied(&mut self, shard: usize, call: CallId, user: Option<String>) {
-        let reply = Reply::Answered {
-            status: 200,
-            subprotocols: Vec::new(),
-            user,
-            content_type: None,
-            body: Bytes::new(),
-        };
+        let answer = UpstreamAnswer { status: 200, user, ..UpstreamAnswer::default() };
+        let reply = Reply::Answered(Box::new(answer));
         self.handle(shard, Input::UpstreamReplied { call, reply });
     }
 
@@ -364,11 +358,7 @@ impl World {
         self.payloads += 1;
         let content = Content::new(Message::text(payload.to_string()));
         for shard in 0..self.shards.len() {
-            let envelope = Envelope {
-                hub: self.hub.clone(),
-                target: target.clone(),
-                content: content.clone(),
-            };
+            let envelope = Envelope::new(self.hub.clone(), target.clone(), content.clone());
             self.handle(shard, Input::Remote(envelope));
         }
         payload

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use hookwire_hub::Slot;
+use hookwire_hub::{Ending, Slot};
 use hookwire_proto::frame::{CloseCode, Opcode, encode};
 
 use super::socket::Phase;
@@ -14,7 +14,7 @@ impl Shard {
     pub(super) fn tick(&mut self) {
         if self.hub.poll_timeout().is_some_and(|expiry| expiry <= self.wall) {
             self.close_runs();
-            self.hub.handle_timeout(self.wall);
+            self.handle_timeout();
         }
         if self.now < self.next_tick {
             return;
@@ -30,7 +30,7 @@ impl Shard {
         }
         for slot in expired(&self.incomplete, self.now) {
             self.incomplete.remove(&slot);
-            self.fail(slot, CloseCode::POLICY, "a message took too long to arrive");
+            self.fail(slot, CloseCode::POLICY, "a message took too long to arrive".into());
         }
         self.ping();
     }
@@ -56,7 +56,7 @@ impl Shard {
             let slot = Slot(u32::try_from(at).expect("slots are 32 bits wide"));
             if 2 * interval <= silent && !socket.readable {
                 self.count.ping_timeouts += 1;
-                self.end(slot, CloseCode::GOING_AWAY, "PingTimeout");
+                self.end(slot, CloseCode::GOING_AWAY, Ending::GivenUp("PingTimeout".into()));
             } else if interval <= silent {
                 self.queue(slot, ping.clone(), 0);
             }

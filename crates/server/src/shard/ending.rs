@@ -1,9 +1,10 @@
 //! How connections and sockets end.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hookwire_hub::{Input, Slot};
+use hookwire_hub::{Ending, Input, Slot};
 use hookwire_proto::connection::Connection;
 use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, Role, encode};
 
@@ -12,15 +13,19 @@ use super::{CLOSE_TIME_MAX, Shard};
 
 impl Shard {
     /// Ends a connection from our side: out of the hub, a close frame, then the socket.
-    pub(super) fn end(&mut self, slot: Slot, code: CloseCode, reason: &str) {
+    pub(super) fn end(&mut self, slot: Slot, code: CloseCode, ending: Ending) {
         self.close_runs();
-        self.begin_close(slot, code, reason.to_owned());
-        self.handle(Input::Ended { slot });
+        let reason = match &ending {
+            Ending::Final(reason) | Ending::GivenUp(reason) => reason.to_string(),
+            Ending::ClosedByClient(_) => String::new(),
+        };
+        self.begin_close(slot, code, reason);
+        self.handle(Input::Ended { slot, ending });
     }
 
     /// Ends a connection whose client can't be trusted to end the handshake: what it still sends is thrown away.
-    pub(super) fn fail(&mut self, slot: Slot, code: CloseCode, reason: &str) {
-        self.end(slot, code, reason);
+    pub(super) fn fail(&mut self, slot: Slot, code: CloseCode, reason: Cow<'static, str>) {
+        self.end(slot, code, Ending::Final(reason));
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
         if socket.phase == Phase::CloseSent {
             socket.phase = Phase::Lingering;
@@ -53,6 +58,13 @@ impl Shard {
         }
     }
 
+    /// Throws the socket of a connection away whose client comes with another.
+    pub(super) fn replace_socket(&mut self, slot: Slot) {
+        self.reset(slot);
+        self.discard(slot);
+        self.lost.retain(|lost| *lost != slot);
+    }
+
     /// Throws a socket away without ceremony.
     pub(super) fn reset(&mut self, slot: Slot) {
         if let Some(socket) = self.socket(slot)
@@ -66,19 +78,25 @@ impl Shard {
 
     pub(super) fn forget_lost(&mut self) {
         while let Some(slot) = self.lost.pop() {
-            let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
-                continue;
-            };
-            self.close_runs();
-            self.incomplete_bytes -= socket.connection.held_bytes();
-            self.count.queue_bytes -=
-                socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
-            self.closing.remove(&slot);
-            self.slow.remove(&slot);
-            self.incomplete.remove(&slot);
-            drop(socket);
-            self.mailbox().load.fetch_sub(1, Ordering::Relaxed);
-            self.handle(Input::Released { slot });
+            if self.socket(slot).is_some() {
+                self.discard(slot);
+                self.handle(Input::Released { slot });
+            }
         }
+    }
+
+    /// Takes a socket and everything about it out of the shard.
+    fn discard(&mut self, slot: Slot) {
+        self.close_runs();
+        let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        self.incomplete_bytes -= socket.connection.held_bytes();
+        self.count.queue_bytes -= socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
+        self.closing.remove(&slot);
+        self.slow.remove(&slot);
+        self.incomplete.remove(&slot);
+        drop(socket);
+        self.mailbox().load.fetch_sub(1, Ordering::Relaxed);
     }
 }

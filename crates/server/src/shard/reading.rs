@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::net::TcpStream;
 
-use hookwire_hub::{Input, Slot};
+use hookwire_hub::{Ending, Input, Slot};
 use hookwire_proto::connection::Event;
 use hookwire_proto::envelope::{Content, WireForm};
 use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
@@ -126,9 +126,9 @@ impl Shard {
         if let Err(error) = result {
             self.count.protocol_errors += 1;
             tracing::debug!(%error, "a client broke the protocol");
-            self.fail(slot, error.close_code(), &error.to_string());
+            self.fail(slot, error.close_code(), error.to_string().into());
         } else if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 {
-            self.fail(slot, CloseCode::POLICY, "too many unfinished messages");
+            self.fail(slot, CloseCode::POLICY, "too many unfinished messages".into());
         }
     }
 
@@ -152,11 +152,12 @@ impl Shard {
             Event::Close(_) if !open => self.lost.push(slot),
             Event::Close(frame) => {
                 self.close_runs();
+                let code = frame.as_ref().map(|frame| frame.code.get());
                 let payload =
                     frame.map(|frame| CloseFrame { reason: String::new(), ..frame }.to_payload());
                 self.queue(slot, encode(Opcode::Close, &payload.unwrap_or_default(), None), 0);
                 self.set_closing(slot, Phase::Finishing);
-                self.handle(Input::Ended { slot });
+                self.handle(Input::Ended { slot, ending: Ending::ClosedByClient(code) });
             }
         }
     }

@@ -4,7 +4,7 @@
 //! are, closes it first: then its bytes stand in each member's outbox in their place.
 
 use bytes::{Bytes, BytesMut};
-use hookwire_hub::SetId;
+use hookwire_hub::{SetId, Slot};
 use hookwire_proto::envelope::WireForm;
 use smallvec::SmallVec;
 
@@ -15,11 +15,21 @@ pub(super) const RUN_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     set: Option<SetId>,
+    /// Members that get nothing of it.
+    except: SmallVec<[Slot; 2]>,
     parts: Parts,
 }
 
 /// The runs of a set by wire form.
 pub(super) type Parts = SmallVec<[(WireForm, Run); 2]>;
+
+/// Runs that nothing joins any more.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) set: SetId,
+    pub(super) except: SmallVec<[Slot; 2]>,
+    pub(super) parts: Parts,
+}
 
 /// Frames in their order.
 #[derive(Debug)]
@@ -33,8 +43,14 @@ pub(super) struct Run {
 
 impl Runs {
     /// Takes a delivery in if it continues the open run.
-    pub(super) fn join(&mut self, set: SetId, form: WireForm, frames: &Bytes) -> bool {
-        if self.set.is_some_and(|open| open != set) {
+    pub(super) fn join(
+        &mut self,
+        set: SetId,
+        form: WireForm,
+        except: &[Slot],
+        frames: &Bytes,
+    ) -> bool {
+        if self.set.is_some_and(|open| open != set || *self.except != *except) {
             return false;
         }
         if let Some((_, run)) = self.parts.iter_mut().find(|(of, _)| *of == form) {
@@ -49,15 +65,19 @@ impl Runs {
             run.messages += 1;
             return true;
         }
-        self.set = Some(set);
+        if self.set.replace(set).is_none() {
+            self.except = SmallVec::from_slice(except);
+        }
         self.parts
             .push((form, Run { first: frames.clone(), joined: BytesMut::new(), messages: 1 }));
         true
     }
 
     /// Closes the runs and returns them.
-    pub(super) fn close(&mut self) -> Option<(SetId, Parts)> {
-        Some((self.set.take()?, std::mem::take(&mut self.parts)))
+    pub(super) fn close(&mut self) -> Option<Closed> {
+        let set = self.set.take()?;
+        let (except, parts) = (std::mem::take(&mut self.except), std::mem::take(&mut self.parts));
+        Some(Closed { set, except, parts })
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Socket {
     pub(super) read_closed: bool,
     /// The upstream is behind: do not read.
     pub(super) paused: bool,
+    /// What it has not taken is kept elsewhere and bounded there: it may be slow (reliable subprotocols).
+    pub(super) is_patient: bool,
     /// Stands in the list of sockets to flush.
     pub(super) dirty: bool,
     /// The kernel takes no more until it says so.
@@ -56,6 +58,7 @@ impl Socket {
             readable: false,
             read_closed: false,
             paused: false,
+            is_patient: false,
             dirty: false,
             blocked: false,
         }

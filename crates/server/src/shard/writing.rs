@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use hookwire_hub::Slot;
+use hookwire_hub::{Ending, Slot};
 use hookwire_proto::frame::CloseCode;
 
 use super::outbox::{Flushed, Outbox};
+use super::runs::Closed;
 use super::socket::Phase;
 use super::{FLUSHES_PER_TURN_MAX, Shard, mark_dirty};
 
@@ -22,15 +23,27 @@ impl Shard {
         }
     }
 
+    /// Puts what a reliable connection has not been sent yet in line.
+    pub(super) fn queue_unsent(&mut self, slot: Slot) {
+        const CHUNKS_PER_MESSAGE: u64 = 2;
+        let mut chunks = std::mem::take(&mut self.spare_chunks);
+        self.hub.take_unsent(slot, &mut chunks);
+        self.count.deliveries += (chunks.len() as u64).div_ceil(CHUNKS_PER_MESSAGE);
+        for chunk in chunks.drain(..) {
+            self.queue(slot, chunk, 0);
+        }
+        self.spare_chunks = chunks;
+    }
+
     /// Puts the open runs in line for their members.
     pub(super) fn close_runs(&mut self) {
-        let Some((set, parts)) = self.runs.close() else { return };
+        let Some(Closed { set, except, parts }) = self.runs.close() else { return };
         for (form, run) in parts {
             let messages = run.messages;
             let chunk = run.into_chunk();
             for slot in self.hub.members(set, form) {
                 let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
-                if socket.phase == Phase::Open {
+                if socket.phase == Phase::Open && !except.contains(slot) {
                     self.count.deliveries += messages;
                     self.count.queue_bytes += chunk.len() as u64;
                     socket.outbox.get_or_insert_default().push(chunk.clone());
@@ -42,7 +55,7 @@ impl Shard {
 
     /// Writes the open runs straight to their members, as far as nothing else waits for them. The end of a turn.
     pub(super) fn write_runs(&mut self) {
-        let Some((set, parts)) = self.runs.close() else { return };
+        let Some(Closed { set, except, parts }) = self.runs.close() else { return };
         for (form, run) in parts {
             let messages = run.messages;
             let chunk = run.into_chunk();
@@ -50,7 +63,7 @@ impl Shard {
             let at_once = members.len() <= FLUSHES_PER_TURN_MAX;
             for slot in members {
                 let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
-                if socket.phase != Phase::Open {
+                if socket.phase != Phase::Open || except.contains(slot) {
                     continue;
                 }
                 self.count.deliveries += messages;
@@ -130,6 +143,9 @@ impl Shard {
 
     /// Decides about a client that did not take everything.
     pub(super) fn judge(&mut self, slot: Slot, left: usize) {
+        if self.socket(slot).is_some_and(|socket| socket.is_patient) {
+            return;
+        }
         if self.limits.outbox_bytes_max < left {
             self.close_slow_consumer(slot);
         } else if self.limits.slow_bytes_max < left {
@@ -150,6 +166,6 @@ impl Shard {
             outbox.drop_frames_not_begun();
             self.count.queue_bytes -= (before - outbox.bytes()) as u64;
         }
-        self.end(slot, CloseCode::POLICY, "SlowClient");
+        self.end(slot, CloseCode::POLICY, Ending::GivenUp("SlowClient".into()));
     }
 }

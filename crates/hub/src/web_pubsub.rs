@@ -1,0 +1,126 @@
+//! What a connection of the Web PubSub dialect has that a preview connection has not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hookwire_proto::data::Metadata;
+use hookwire_proto::envelope::WireForm;
+use hookwire_proto::name::GroupName;
+use hookwire_proto::permission::Permissions;
+use hookwire_proto::subprotocol::{GroupState, Subprotocol};
+use smallvec::SmallVec;
+
+use crate::acks::Acks;
+use crate::input::{ClientContext, SimpleMode, UnixMillis};
+use crate::reliable::Reliable;
+
+/// The door that a connection came through, with what only its dialect needs.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// What every event repeats.
+    Preview(ClientContext),
+    WebPubSub(Box<WebPubSub>),
+}
+
+/// The state of a Web PubSub connection.
+#[derive(Debug)]
+pub(crate) struct WebPubSub {
+    /// What its messages do if it is a simple client.
+    pub(crate) mode: SimpleMode,
+    /// `ce-subprotocol`: that of the client, or a custom one of a simple client.
+    pub(crate) subprotocol: Option<Arc<str>>,
+    pub(crate) permissions: Permissions,
+    /// `ce-id` of the next event.
+    pub(crate) next_event: u64,
+    /// `ce-connectionState`.
+    pub(crate) state: Option<Arc<str>>,
+    pub(crate) cookies: Option<Arc<str>>,
+    /// Nothing for simple clients, of which there may be very many.
+    pub(crate) conversation: Option<Box<Conversation>>,
+}
+
+/// What only a client of a subprotocol has.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) subprotocol: Subprotocol,
+    pub(crate) acks: Acks,
+    /// Events with an ack id, and invocations, that are on their way to the upstream.
+    pub(crate) pending: SmallVec<[Pending; 1]>,
+    pub(crate) reliable: Option<Box<Reliable>>,
+    /// By stream id; most connections have none.
+    pub(crate) streams: BTreeMap<String, Stream>,
+    /// The own state in groups.
+    pub(crate) states: BTreeMap<GroupName, GroupState>,
+}
+
+/// What a client waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Pending {
+    Ack(u64),
+    Invocation(String),
+}
+
+/// A stream that a connection publishes.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) group: GroupName,
+    /// The next id expected.
+    pub(crate) expected: u64,
+    pub(crate) no_echo: bool,
+    pub(crate) ttl_seconds: Option<u16>,
+    pub(crate) metadata: Metadata,
+    pub(crate) idle_timeout_ms: u64,
+    /// When it ends by itself.
+    pub(crate) until: UnixMillis,
+}
+
+impl WebPubSub {
+    /// Returns the id of the next event.
+    pub(crate) const fn number_event(&mut self) -> u64 {
+        let number = self.next_event;
+        self.next_event += 1;
+        number
+    }
+
+    /// Returns how it wants its messages.
+    pub(crate) fn form(&self) -> WireForm {
+        self.conversation.as_ref().map_or(WireForm::AsSent, |conversation| {
+            WireForm::Subprotocol(conversation.subprotocol)
+        })
+    }
+
+    pub(crate) fn reliable(&self) -> Option<&Reliable> {
+        self.conversation.as_ref()?.reliable.as_deref()
+    }
+
+    pub(crate) fn reliable_mut(&mut self) -> Option<&mut Reliable> {
+        self.conversation.as_mut()?.reliable.as_deref_mut()
+    }
+
+    /// Whether its transport is lost and it waits for its client.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.reliable().is_some_and(|reliable| !reliable.is_attached())
+    }
+}
+
+impl Conversation {
+    pub(crate) fn new(subprotocol: Subprotocol) -> Self {
+        Self {
+            subprotocol,
+            acks: Acks::default(),
+            pending: SmallVec::new(),
+            reliable: subprotocol.is_reliable().then(Box::default),
+            streams: BTreeMap::new(),
+            states: BTreeMap::new(),
+        }
+    }
+
+    /// Takes out what has been answered. Returns whether the client still waited for it.
+    pub(crate) fn settle(&mut self, pending: &Pending) -> bool {
+        let at = self.pending.iter().position(|one| one == pending);
+        if let Some(at) = at {
+            self.pending.swap_remove(at);
+        }
+        at.is_some()
+    }
+}
