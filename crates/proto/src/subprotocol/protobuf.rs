@@ -296,7 +296,13 @@ impl<'a> Payload<'a> {
             Self::Any(Cow::Owned(bytes)) => (DataKind::Protobuf, bytes.into()),
             Self::Json(bytes) => (DataKind::Json, share(message, bytes)),
         };
-        Ok(Data::new(kind, bytes)?)
+        let data = Data::new(kind, bytes)?;
+        // White space around a JSON value is not part of it, as in the other encoding.
+        let bytes = match kind {
+            DataKind::Json => data.bytes.slice_ref(data.bytes.trim_ascii()),
+            DataKind::Text | DataKind::Binary | DataKind::Protobuf => data.bytes,
+        };
+        Ok(Data { kind, bytes })
     }
 }
 
