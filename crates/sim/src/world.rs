@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookwire_hub::{
-    Answer, Call, CallId, ClientContext, Command, Connecting, Effect, Event, Hub, Input,
-    MembershipChange, Reply, Settings, Slot, Ticket,
+    Answer, Call, CallId, ClientContext, Command, Connecting, DoorRequest, Effect, Hub, Input,
+    MembershipChange, Reply, Settings, Slot, Ticket, UpstreamAnswer,
 };
 use hookwire_proto::envelope::{Content, Envelope, Target, WireForm};
 use hookwire_proto::message::Message;
@@ -262,7 +262,7 @@ impl World {
                 model.wait(time);
                 for shard in &mut self.shards {
                     if shard.core.poll_timeout().is_some_and(|due| due <= self.now) {
-                        shard.core.handle_timeout(self.now);
+                        shard.core.handle_timeout(self.now, &mut Vec::new());
                     }
                 }
             }
@@ -398,11 +398,7 @@ impl World {
         match effect {
             Effect::Call(call) => {
                 let number = self.numbers[&call.connection];
-                self.received.events.entry(number).or_default().push(match call.event {
-                    Event::Connect { .. } => "connect",
-                    Event::Message(_) => "message",
-                    Event::Disconnect => "disconnect",
-                });
+                self.received.events.entry(number).or_default().push(call.event.kind());
                 shard.open.push_back(call);
             }
             Effect::Admit { slot, id, .. } => {
@@ -410,7 +406,8 @@ impl World {
                 shard.paused.remove(&slot);
                 self.received.messages.entry(self.numbers[&id]).or_default();
             }
-            Effect::Deliver { set, form, content } => {
+            Effect::Deliver { set, form, except, content } => {
+                assert!(except.is_empty(), "nobody is excluded here");
                 let slots = shard.core.members(set, form).to_vec();
                 for slot in slots {
                     let id = self.shards[at].slots[&slot];
@@ -425,14 +422,13 @@ impl World {
             Effect::Pause { slot } => drop(shard.paused.insert(slot)),
             Effect::Resume { slot } => drop(shard.paused.remove(&slot)),
             Effect::Answer { answer, .. } => shard.answer = Some(answer),
-            Effect::Refuse { status, .. } => {
-                panic!("nobody is refused here, but one was with {status}")
-            }
+            other => panic!("a preview connection is not treated like this: {other:?}"),
         }
     }
 
     fn arrive(&mut self, id: &ConnectionId, content: &Content) {
-        let text = std::str::from_utf8(&content.message().data).expect("payloads are numbers");
+        let text =
+            std::str::from_utf8(&content.publication().data.bytes).expect("payloads are numbers");
         let payload = text.parse().expect("payloads are numbers");
         self.received.messages.entry(self.numbers[id]).or_default().push(payload);
     }

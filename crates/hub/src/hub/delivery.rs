@@ -221,4 +221,7 @@ impl Groups for GroupsOf<'_> {
     fn count(&self) -> usize {
         self.names().count()
     }
+    fn any(&self, judge: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.names().any(judge)
+    }
 }

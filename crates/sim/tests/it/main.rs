@@ -1,5 +1,7 @@
 //! Random histories over several shards, compared with the model.
 
+mod recovery;
+
 use hookwire_proto::envelope::WireForm;
 use hookwire_sim::{Model, Receiver, Step, World};
 use proptest::collection::vec;
