@@ -9,6 +9,7 @@ pub mod connection_string;
 pub mod data;
 pub mod envelope;
 pub mod filter;
+pub mod filter;
 pub mod frame;
 pub mod handler;
 pub mod message;
