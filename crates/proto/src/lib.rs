@@ -9,7 +9,6 @@ pub mod connection_string;
 pub mod data;
 pub mod envelope;
 pub mod filter;
-pub mod filter;
 pub mod frame;
 pub mod handler;
 pub mod message;
