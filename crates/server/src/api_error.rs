@@ -16,13 +16,18 @@ pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// The parameter that is at fault.
+    target: Option<&'static str>,
     /// A header that the status demands.
     header: Option<(header::HeaderName, HeaderValue)>,
+    /// Told as Web PubSub tells errors.
+    for_web_pubsub: bool,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), header: None }
+        let message = message.into();
+        Self { status, code, message, target: None, header: None, for_web_pubsub: false }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -70,15 +75,35 @@ impl ApiError {
         self
     }
 
+    /// Names the parameter that is at fault.
+    pub(crate) const fn about(mut self, parameter: &'static str) -> Self {
+        self.target = Some(parameter);
+        self
+    }
+
+    /// Tells the error as Web PubSub does: with the code in a header too (Web PubSub protocol, "Error body").
+    pub(crate) const fn for_web_pubsub(mut self) -> Self {
+        self.for_web_pubsub = true;
+        self
+    }
+
     pub(crate) fn into_answer(self) -> Answer {
-        let body = serde_json::json!({ "code": self.code, "message": self.message }).to_string();
-        let mut answer = Response::new(Full::from(body));
+        let mut body = serde_json::json!({ "code": self.code, "message": self.message });
+        if let Some(target) = self.target {
+            body["target"] = target.into();
+        }
+        let mut answer = Response::new(Full::from(body.to_string()));
         *answer.status_mut() = self.status;
         answer
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some((name, value)) = self.header {
             answer.headers_mut().insert(name, value);
+        }
+        if self.for_web_pubsub {
+            let code =
+                HeaderValue::from_str(&format!("Error.{}", self.code)).expect("codes are words");
+            answer.headers_mut().insert("x-ms-error-code", code);
         }
         answer
     }

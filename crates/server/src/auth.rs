@@ -1,10 +1,19 @@
-//! Who may: the tokens of callers and clients (preview protocol, "Client authentication", "JWT audience").
+//! Who may: the tokens of callers and clients (preview protocol, "Client authentication", "JWT audience"; Web PubSub protocol,
+//! "Authentication").
+
+mod identity;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hookwire_proto::name::HubName;
+use hookwire_proto::token::identity::Origin;
 use hookwire_proto::token::{self, Audience, Claims, TokenError};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 
+pub(crate) use self::identity::IdentityProviders;
 use crate::api_error::ApiError;
+use crate::config::RestAccess;
 use crate::http::{Edge, unix_time};
 use crate::route::parameter;
 
@@ -22,6 +31,49 @@ impl Edge {
         self.check(token, head.uri().path()).map(drop).map_err(|error| refused(&error))
     }
 
+    /// Makes sure that a caller of the REST API of Web PubSub, or of the lists, may do what the request asks for: by a token that a key
+    /// holder made for its URL, or by one of an identity provider that gives its holder a role.
+    ///
+    /// # Errors
+    /// 401 without a valid token, 403 without a role that suffices, 503 while the keys of the provider cannot be fetched.
+    pub(crate) async fn authorize_caller(&self, head: &Request<()>) -> Result<(), ApiError> {
+        let token = bearer(head.headers())?
+            .ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
+        let origin = if self.identity_providers.is_empty() {
+            None
+        } else {
+            Origin::of(token).map_err(|error| refused(&error))?
+        };
+        let Some(origin) = origin else {
+            let checked = self.check(token, head.uri().path());
+            return checked.map(drop).map_err(|error| refused(&error));
+        };
+        let now = unix_time().as_secs();
+        let access = self.identity_providers.access(token, &origin, now, &self.tasks).await?;
+        let only_asks = matches!(*head.method(), Method::GET | Method::HEAD);
+        match access {
+            Some(RestAccess::Full) => Ok(()),
+            Some(RestAccess::Read) if only_asks => Ok(()),
+            Some(RestAccess::Read) => Err(forbidden("the token's role may only ask questions")),
+            None => Err(forbidden("the token has no role that is known here")),
+        }
+    }
+
+    /// Returns what the token of a Web PubSub client says; `None` when it has none. A token in the query goes before one in the
+    /// header. Whatever the form of the URL, it names `/client/hubs/{hub}`.
+    ///
+    /// # Errors
+    /// 401 for a token that is there but is not valid.
+    pub(crate) fn web_pubsub_claims(
+        &self,
+        head: &Request<()>,
+        hub: &HubName,
+    ) -> Result<Option<Claims>, ApiError> {
+        let Some(token) = client_token(head)? else { return Ok(None) };
+        let claims = self.check(&token, &format!("/client/hubs/{hub}"));
+        claims.map(Some).map_err(|error| refused(&error))
+    }
+
     /// Returns what a client's token says; `None` when it has none. A token in the query goes before one in the header, since a
     /// browser can set the first alone. It names the client's URL or, whatever the form of that, the URL of its hub.
     ///
@@ -32,17 +84,10 @@ impl Edge {
         head: &Request<()>,
         hub: &HubName,
     ) -> Result<Option<Claims>, ApiError> {
-        let in_query = parameter(head.uri().query().unwrap_or_default(), &[ACCESS_TOKEN]);
-        let token = match &in_query {
-            Some(token) => token,
-            None => match bearer(head.headers())? {
-                Some(token) => token,
-                None => return Ok(None),
-            },
-        };
-        let mut claims = self.check(token, head.uri().path());
+        let Some(token) = client_token(head)? else { return Ok(None) };
+        let mut claims = self.check(&token, head.uri().path());
         if let Err(TokenError::Audience { .. }) = claims {
-            claims = self.check(token, &format!("/ws/client/hubs/{hub}"));
+            claims = self.check(&token, &format!("/ws/client/hubs/{hub}"));
         }
         claims.map(Some).map_err(|error| refused(&error))
     }
@@ -53,12 +98,50 @@ impl Edge {
     }
 }
 
+/// How long the log does not warn again of tokens that were made for another URL.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
+
+/// Bytes of an audience that the log repeats.
+const LOGGED_AUDIENCE_BYTES_MAX: usize = 200;
+
 /// The most frequent fault of a set-up goes to the log with both sides, for those who may read it.
 fn refused(error: &TokenError) -> ApiError {
+    static WARNED: AtomicU64 = AtomicU64::new(0);
     if let TokenError::Audience { expected, actual } = error {
-        tracing::debug!(expected, ?actual, "a token was made for another URL");
+        let actual = logged(actual);
+        if may_warn(&WARNED, unix_time().as_secs()) {
+            tracing::warn!(expected, actual, "a token was made for another URL");
+        } else {
+            tracing::debug!(expected, actual, "a token was made for another URL");
+        }
     }
     ApiError::unauthorized(error.to_string())
+}
+
+/// Returns what the log may know of audiences: no query, which can hold payloads, and not too much.
+fn logged(audiences: &[String]) -> String {
+    let bare = audiences.iter().map(|audience| audience.split('?').next().unwrap_or_default());
+    let joined = bare.collect::<Vec<_>>().join(" ");
+    joined[..joined.floor_char_boundary(LOGGED_AUDIENCE_BYTES_MAX)].to_owned()
+}
+
+/// Whether the last warning is [`WARN_PAUSE`] ago, which is then remembered as of `now`, in seconds since 1970.
+fn may_warn(warned: &AtomicU64, now: u64) -> bool {
+    let last = warned.load(Ordering::Relaxed);
+    let is_due = last.saturating_add(WARN_PAUSE.as_secs()) <= now;
+    is_due && warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+fn forbidden(message: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message)
+}
+
+/// Returns the token of a client. One in the query goes before one in the header, since a browser can set the first alone.
+fn client_token(head: &Request<()>) -> Result<Option<String>, ApiError> {
+    match parameter(head.uri().query().unwrap_or_default(), &[ACCESS_TOKEN]) {
+        Some(token) => Ok(Some(token)),
+        None => Ok(bearer(head.headers())?.map(str::to_owned)),
+    }
 }
 
 /// Returns the token of the `Authorization` header; another scheme, which a proxy may have left there, counts as none.
@@ -94,6 +177,18 @@ mod tests {
             Ok(token) => Ok(token.map(str::to_owned)),
             Err(error) => Err(error.into_answer().status().as_u16()),
         }
+    }
+
+    #[test]
+    fn the_log_hears_of_wrong_audiences_now_and_then_and_not_too_much() {
+        let warned = AtomicU64::new(0);
+        let warns: Vec<bool> =
+            [100, 100, 109, 110, 111, 50].map(|now| may_warn(&warned, now)).to_vec();
+        assert_eq!(warns, [true, false, false, true, false, false]);
+        let audiences = ["https://a/b?secret=1".to_owned(), "c".to_owned()];
+        assert_eq!(logged(&audiences), "https://a/b c");
+        assert_eq!(logged(&["ä".repeat(200)]).len(), LOGGED_AUDIENCE_BYTES_MAX);
+        assert_eq!(logged(&[]), "");
     }
 
     #[test]

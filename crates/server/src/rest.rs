@@ -1,99 +1,47 @@
-//! What the REST API does (preview protocol, "REST API"): every success is 200.
+//! What the REST APIs do: that of the preview, that of Web PubSub, and the lists for those who look after the service.
 
-use std::sync::Arc;
+mod admin;
+mod data_plane;
+mod origin;
+mod payload;
+mod preview;
 
 use bytes::Bytes;
-use hookwire_hub::{Answer as HubAnswer, Command, MembershipChange, UnixMillis};
-use hookwire_proto::envelope::{Content, Envelope};
-use hookwire_proto::frame::CLOSE_REASON_BYTES_MAX;
-use hookwire_proto::message::Message;
-use http::{Request, Response, StatusCode, header};
+use hookwire_hub::Answer as HubAnswer;
+use http::{Response, StatusCode};
 use http_body_util::Full;
+use serde_json::Value;
 
+pub(crate) use self::admin::answer as admin;
+pub(crate) use self::data_plane::answer as data_plane;
+pub(crate) use self::preview::perform;
 use crate::api_error::{Answer, ApiError};
-use crate::body::RequestBody;
-use crate::changes::change;
-use crate::http::{Edge, unix_time};
-use crate::route::Route;
+use crate::http::text;
 
-/// Performs an operation of the REST API for a caller who may.
-pub(crate) async fn perform(
-    edge: &Arc<Edge>,
-    route: Route,
-    head: &Request<()>,
-    body: &mut RequestBody,
-) -> Result<Answer, ApiError> {
-    match route {
-        Route::Send { hub, target } => {
-            let limit = edge.limits.rest_body_bytes_max;
-            let data = body.read(head.headers(), limit, &edge.bodies).await?;
-            let content_type =
-                head.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            let content = Content::new(Message::from_body(content_type, data));
-            edge.shards.send(Envelope { hub, target, content })?;
-            Ok(ok())
-        }
-        Route::Exists { hub, target } => {
-            found(edge.shards.ask(Command::Exists { hub, target }).await?)
-        }
-        Route::Close { hub, connection, reason } => {
-            if CLOSE_REASON_BYTES_MAX < reason.len() {
-                let message = format!("the reason exceeds {CLOSE_REASON_BYTES_MAX} bytes");
-                return Err(ApiError::bad_request(message));
-            }
-            if let Some(connection) = connection {
-                edge.shards.ask(Command::CloseConnection { hub, connection, reason }).await?;
-            }
-            Ok(ok())
-        }
-        Route::ConnectionGroup { hub, connection, group, join } => match (connection, join) {
-            (Some(connection), true) => found(
-                edge.shards.ask(Command::AddConnectionToGroup { hub, connection, group }).await?,
-            ),
-            (Some(connection), false) => {
-                edge.shards
-                    .ask(Command::RemoveConnectionFromGroup { hub, connection, group })
-                    .await?;
-                Ok(ok())
-            }
-            (None, true) => found(HubAnswer::No),
-            (None, false) => Ok(ok()),
-        },
-        Route::UserInGroup { hub, user, group } => {
-            found(edge.shards.ask(Command::UserInGroup { hub, user, group }).await?)
-        }
-        Route::JoinAsUser { hub, user, group, ttl } => {
-            let now = UnixMillis::try_from(unix_time().as_millis()).unwrap_or(UnixMillis::MAX);
-            let expires = ttl.map(|ttl| now.saturating_add(ttl.as_secs() * 1_000));
-            change(edge, hub, user, MembershipChange::Add { group, expires }).await?;
-            Ok(ok())
-        }
-        Route::LeaveAsUser { hub, user, group } => {
-            let leave = match group {
-                Some(group) => MembershipChange::Remove { group },
-                None => MembershipChange::RemoveAll,
-            };
-            change(edge, hub, user, leave).await?;
-            Ok(ok())
-        }
-        Route::Client { .. } | Route::Settings | Route::Health | Route::Metrics => {
-            Err(ApiError::not_found("no such path"))
-        }
-    }
+/// Returns an answer without a body.
+fn status(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
 }
 
+fn json(value: &Value) -> Answer {
+    text(StatusCode::OK, "application/json", value.to_string())
+}
+
+/// Returns 200 when the hub says that it is so, 404 when it is not.
 fn found(answer: HubAnswer) -> Result<Answer, ApiError> {
     match answer {
-        HubAnswer::Yes => Ok(ok()),
+        HubAnswer::Yes => Ok(status(StatusCode::OK)),
         HubAnswer::No => Err(ApiError::not_found("not there")),
-        HubAnswer::TooMany => Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "TooMany",
-            "the connection is in as many groups as it may be",
-        )),
+        HubAnswer::TooMany => Err(too_many()),
+        HubAnswer::Names(_) | HubAnswer::Connections(_) | HubAnswer::Connection(_) => {
+            Err(ApiError::failed())
+        }
     }
 }
 
-fn ok() -> Answer {
-    Response::new(Full::new(Bytes::new()))
+fn too_many() -> ApiError {
+    let message = "the connection is in as many groups as it may be, or has as many permissions";
+    ApiError::new(StatusCode::CONFLICT, "TooMany", message)
 }

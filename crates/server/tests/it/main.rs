@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test does")]
 
+mod admin;
 mod bad_input;
+mod data_plane;
 mod handshake;
 mod http;
 mod node;
+mod oidc;
 mod rest;
 mod service;
 mod shutdown;
