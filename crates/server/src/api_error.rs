@@ -10,9 +10,12 @@ use crate::store::StoreError;
 /// Every answer of the HTTP side.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// An error as the caller sees it.
+/// An error as the caller sees it. One word, since every answer passes where it could have been.
 #[derive(Debug)]
-pub(crate) struct ApiError {
+pub(crate) struct ApiError(Box<Fault>);
+
+#[derive(Debug)]
+struct Fault {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -27,7 +30,8 @@ pub(crate) struct ApiError {
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, code, message, target: None, header: None, for_web_pubsub: false }
+        let (target, header, for_web_pubsub) = (None, None, false);
+        Self(Box::new(Fault { status, code, message, target, header, for_web_pubsub }))
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -66,43 +70,43 @@ impl ApiError {
     }
 
     /// Returns the status.
-    pub(crate) const fn status(&self) -> StatusCode {
-        self.status
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status
     }
 
     pub(crate) fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.0.header = Some((name, value));
         self
     }
 
     /// Names the parameter that is at fault.
-    pub(crate) const fn about(mut self, parameter: &'static str) -> Self {
-        self.target = Some(parameter);
+    pub(crate) fn about(mut self, parameter: &'static str) -> Self {
+        self.0.target = Some(parameter);
         self
     }
 
     /// Tells the error as Web PubSub does: with the code in a header too (Web PubSub protocol, "Error body").
-    pub(crate) const fn for_web_pubsub(mut self) -> Self {
-        self.for_web_pubsub = true;
+    pub(crate) fn for_web_pubsub(mut self) -> Self {
+        self.0.for_web_pubsub = true;
         self
     }
 
     pub(crate) fn into_answer(self) -> Answer {
-        let mut body = serde_json::json!({ "code": self.code, "message": self.message });
-        if let Some(target) = self.target {
+        let Fault { status, code, message, target, header, for_web_pubsub } = *self.0;
+        let mut body = serde_json::json!({ "code": code, "message": message });
+        if let Some(target) = target {
             body["target"] = target.into();
         }
         let mut answer = Response::new(Full::from(body.to_string()));
-        *answer.status_mut() = self.status;
+        *answer.status_mut() = status;
         answer
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = header {
             answer.headers_mut().insert(name, value);
         }
-        if self.for_web_pubsub {
-            let code =
-                HeaderValue::from_str(&format!("Error.{}", self.code)).expect("codes are words");
+        if for_web_pubsub {
+            let code = HeaderValue::from_str(&format!("Error.{code}")).expect("codes are words");
             answer.headers_mut().insert("x-ms-error-code", code);
         }
         answer

@@ -30,7 +30,7 @@ fn json(value: &Value) -> Answer {
 }
 
 /// Returns 200 when the hub says that it is so, 404 when it is not.
-fn found(answer: HubAnswer) -> Result<Answer, ApiError> {
+fn found(answer: &HubAnswer) -> Result<Answer, ApiError> {
     match answer {
         HubAnswer::Yes => Ok(status(StatusCode::OK)),
         HubAnswer::No => Err(ApiError::not_found("not there")),

@@ -76,15 +76,19 @@ enum Need {
 
 impl Known {
     fn need(&self, key_id: Option<&str>, now: Instant) -> Need {
-        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
-        let pause = since(self.tried);
-        match since(self.fetched) {
-            None if pause.is_none_or(|pause| FIRST_FETCH_PAUSE <= pause) => Need::Keys,
-            None => Need::Nothing,
-            Some(_) if pause.is_some_and(|pause| pause < FETCH_PAUSE) => Need::Nothing,
-            Some(age) if KEYS_AGE_MAX <= age || !self.keys.has(key_id) => Need::Keys,
-            Some(age) if KEYS_FRESH <= age => Need::Renewal,
-            Some(_) => Need::Nothing,
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let Some(age) = self.fetched.map(since) else {
+            let is_due = self.tried.is_none_or(|then| FIRST_FETCH_PAUSE <= since(then));
+            return if is_due { Need::Keys } else { Need::Nothing };
+        };
+        if self.tried.is_some_and(|then| since(then) < FETCH_PAUSE)
+            || age < KEYS_FRESH && self.keys.has(key_id)
+        {
+            Need::Nothing
+        } else if KEYS_AGE_MAX <= age || !self.keys.has(key_id) {
+            Need::Keys
+        } else {
+            Need::Renewal
         }
     }
 

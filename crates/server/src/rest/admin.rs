@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hookwire_hub::{Answer as HubAnswer, Command, ConnectionDetails, ConnectionSummary};
+use hookwire_proto::name::GroupName;
 use http::Request;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -72,7 +73,7 @@ fn summary(connection: &ConnectionSummary) -> Value {
 }
 
 fn details(connection: &ConnectionDetails) -> Value {
-    let groups: Vec<&str> = connection.groups.iter().map(|group| group.as_str()).collect();
+    let groups: Vec<&str> = connection.groups.iter().map(GroupName::as_str).collect();
     let mut details = json!({
         "id": connection.id.to_string(),
         "groups": groups,

@@ -62,7 +62,9 @@ async fn perform(
 ) -> Result<Answer, ApiError> {
     match operation {
         Operation::Send(order) => send(edge, hub, order, head, body).await,
-        Operation::Exists(target) => found(edge.shards.ask(Command::Exists { hub, target }).await?),
+        Operation::Exists(target) => {
+            found(&edge.shards.ask(Command::Exists { hub, target }).await?)
+        }
         Operation::Close { connection, reason } => {
             if let Some(connection) = connection {
                 edge.shards.ask(Command::CloseConnection { hub, connection, reason }).await?;
@@ -90,7 +92,7 @@ async fn perform(
                 }
                 None => HubAnswer::No,
             };
-            if add { found(answer) } else { Ok(status(StatusCode::NO_CONTENT)) }
+            if add { found(&answer) } else { Ok(status(StatusCode::NO_CONTENT)) }
         }
         Operation::LeaveAllGroups { connection } => {
             if let Some(connection) = connection {
@@ -100,7 +102,7 @@ async fn perform(
         }
         Operation::UserGroup { user, group, add } => {
             let answer = edge.shards.ask(Command::RegroupUser { hub, user, group, add }).await?;
-            if add { found(answer) } else { Ok(status(StatusCode::NO_CONTENT)) }
+            if add { found(&answer) } else { Ok(status(StatusCode::NO_CONTENT)) }
         }
         Operation::UserInGroup { user, group } => user_in_group(edge, hub, user, group).await,
         Operation::Permission { connection, permission, group, order } => {
@@ -112,7 +114,7 @@ async fn perform(
                 None => HubAnswer::No,
             };
             match (order, answer) {
-                (PermissionOrder::Grant | PermissionOrder::Check, answer) => found(answer),
+                (PermissionOrder::Grant | PermissionOrder::Check, answer) => found(&answer),
                 (PermissionOrder::Revoke, HubAnswer::TooMany) => Err(too_many()),
                 (PermissionOrder::Revoke, _) => Ok(status(StatusCode::NO_CONTENT)),
             }
@@ -173,7 +175,9 @@ async fn regroup(
     if answer == HubAnswer::TooMany { Err(too_many()) } else { Ok(status(StatusCode::OK)) }
 }
 
-fn read_regroup_order(body: &[u8]) -> Result<(Arc<[GroupName]>, Option<Arc<Filter>>), ApiError> {
+type Regrouping = (Arc<[GroupName]>, Option<Arc<Filter>>);
+
+fn read_regroup_order(body: &[u8]) -> Result<Regrouping, ApiError> {
     let order: RegroupOrder = serde_json::from_slice(body).map_err(|error| {
         let message = "The request body is not a valid JSON.";
         if error.is_data() {
@@ -284,7 +288,7 @@ async fn user_in_group(
     let is_in = answers.iter().any(|answer| {
         matches!(answer, HubAnswer::Connection(details) if details.groups.contains(&group))
     });
-    found(is_in.into())
+    found(&is_in.into())
 }
 
 #[cfg(test)]

@@ -53,14 +53,14 @@ impl BodyType {
         match self {
             Self::Binary => Ok(Data { kind: DataKind::Binary, bytes: body }),
             Self::Text(encoding) => {
-                let bytes = to_utf8(encoding, body, limit)?.ok_or_else(|| {
+                let bytes = to_utf8(encoding, &body, limit)?.ok_or_else(|| {
                     let name = encoding.name();
                     ApiError::bad_request(format!("The request body is not valid {name} text."))
                 })?;
                 Ok(Data { kind: DataKind::Text, bytes })
             }
             Self::Json(encoding) => {
-                let bytes = to_utf8(encoding, body, limit)?.ok_or_else(invalid_json)?;
+                let bytes = to_utf8(encoding, &body, limit)?.ok_or_else(invalid_json)?;
                 serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|_| invalid_json())?;
                 Ok(Data { kind: DataKind::Json, bytes })
             }
@@ -71,10 +71,10 @@ impl BodyType {
 /// Returns the text as UTF-8 without a byte order mark, `None` when the bytes are not of the encoding. UTF-8 is not copied.
 fn to_utf8(
     encoding: &'static Encoding,
-    body: Bytes,
+    body: &Bytes,
     limit: usize,
 ) -> Result<Option<Bytes>, ApiError> {
-    let Some(text) = encoding.decode_without_bom_handling_and_without_replacement(&body) else {
+    let Some(text) = encoding.decode_without_bom_handling_and_without_replacement(body) else {
         return Ok(None);
     };
     let plain = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(read(Some("text/plain;charset=utf-16be"), b"\0h"), text("h"));
         assert_eq!(read(Some("text/plain"), b"\xef\xbb\xbfh"), text("h"));
         assert_eq!(
-            read(Some("application/json; charset=utf-16le"), b"[\01\0]\0"),
+            read(Some("application/json; charset=utf-16le"), b"[\x001\x00]\x00"),
             Ok((DataKind::Json, b"[1]".to_vec()))
         );
         assert_eq!(read(Some("text/plain; charset=utf-16le"), b"\0\xd8"), Err(400), "half a pair");

@@ -33,7 +33,7 @@ pub(crate) async fn perform(
             Ok(status(StatusCode::OK))
         }
         Route::Exists { hub, target } => {
-            found(edge.shards.ask(Command::Exists { hub, target }).await?)
+            found(&edge.shards.ask(Command::Exists { hub, target }).await?)
         }
         Route::Close { hub, connection, reason } => {
             if CLOSE_REASON_BYTES_MAX < reason.len() {
@@ -47,7 +47,7 @@ pub(crate) async fn perform(
         }
         Route::ConnectionGroup { hub, connection, group, join } => match (connection, join) {
             (Some(connection), true) => found(
-                edge.shards.ask(Command::AddConnectionToGroup { hub, connection, group }).await?,
+                &edge.shards.ask(Command::AddConnectionToGroup { hub, connection, group }).await?,
             ),
             (Some(connection), false) => {
                 edge.shards
@@ -55,11 +55,11 @@ pub(crate) async fn perform(
                     .await?;
                 Ok(status(StatusCode::OK))
             }
-            (None, true) => found(HubAnswer::No),
+            (None, true) => found(&HubAnswer::No),
             (None, false) => Ok(status(StatusCode::OK)),
         },
         Route::UserInGroup { hub, user, group } => {
-            found(edge.shards.ask(Command::UserInGroup { hub, user, group }).await?)
+            found(&edge.shards.ask(Command::UserInGroup { hub, user, group }).await?)
         }
         Route::JoinAsUser { hub, user, group, ttl } => {
             let now = UnixMillis::try_from(unix_time().as_millis()).unwrap_or(UnixMillis::MAX);

@@ -410,7 +410,7 @@ async fn callers_are_known_by_tokens_as_all_sdks_make_them() {
         format!(
             "http://localhost:{port}/api/hubs/chat/:send?api-version=2024-12-01&filter=userId eq 'a'"
         ),
-        format!("http://localhost/API/hubs/Chat/%3Asend"),
+        "http://localhost/API/hubs/Chat/%3Asend".to_owned(),
     ] {
         assert_eq!(status(audience.clone()).await, 202, "{audience}");
     }

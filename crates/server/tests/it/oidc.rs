@@ -30,17 +30,14 @@ struct Provider {
 
 impl Provider {
     async fn start(algorithm: Algorithm, status: &'static str) -> Self {
-        let key = match algorithm {
-            Algorithm::RS256 => {
-                let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-                let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).unwrap();
-                // Behind what PKCS #8 wraps around a key of this size.
-                EncodingKey::from_rsa_der(&der.as_ref()[26..])
-            }
-            _ => {
-                let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-                EncodingKey::from_ec_der(key.to_pkcs8v1().unwrap().as_ref())
-            }
+        let key = if algorithm == Algorithm::RS256 {
+            let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+            let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).unwrap();
+            // Behind what PKCS #8 wraps around a key of this size.
+            EncodingKey::from_rsa_der(&der.as_ref()[26..])
+        } else {
+            let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+            EncodingKey::from_ec_der(key.to_pkcs8v1().unwrap().as_ref())
         };
         let mut jwk =
             serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
