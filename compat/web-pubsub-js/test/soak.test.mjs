@@ -3,6 +3,7 @@
 // HOOKWIRE_SOAK_MESSAGES sets how many, HOOKWIRE_SOAK_SEED how the cuts fall.
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { after, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 
@@ -40,6 +41,7 @@ test(`${MESSAGES} messages through ${CLIENTS} clients that are cut off at random
   const share = Math.ceil(MESSAGES / CLIENTS);
   const next = random(SEED);
   const done = new AbortController();
+  setMaxListeners(CLIENTS, done.signal);
   let cuts = 0;
 
   const ring = [];
