@@ -1,5 +1,6 @@
 //! The lists for those who look after the service, from outside.
 
+use hookwire_proto::name::ConnectionId;
 use serde_json::{Value, json};
 
 use crate::node::start;
@@ -31,7 +32,7 @@ async fn what_is_connected_can_be_listed() {
             None => json!({ "id": id }),
         })
         .collect();
-    all.sort_by_key(|one| one["id"].as_str().unwrap().to_owned());
+    all.sort_by_key(|one| ConnectionId::parse(one["id"].as_str().unwrap()));
     assert_eq!(node.json("/admin/v1/hubs/chat/connections").await, json!({ "items": all }));
     let ann = json!({ "items": [{ "id": clients[0].1, "user": "ann" }] });
     assert_eq!(node.json("/admin/v1/hubs/chat/users/ann/connections").await, ann);
