@@ -4,6 +4,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is a failure")]
 #![expect(clippy::unnecessary_wraps, reason = "expected values have the type of what is tested")]
 
+mod corpus;
 mod json_messages;
 mod json_rules;
 mod messages;
