@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use hookwire_hub::Settings;
 use hookwire_proto::signature::AccessKey;
-use hookwire_proto::template::TemplatesDocument;
+use hookwire_proto::template::{Templates, TemplatesDocument};
 use hookwire_proto::token::HostNames;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
@@ -22,8 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use crate::api_error::{Answer, ApiError};
+use crate::auth::IdentityProviders;
 use crate::body::{BodyRoom, RequestBody};
 use crate::changes::Changes;
 use crate::config::Limits;
@@ -52,11 +54,17 @@ pub(crate) struct Edge {
     pub(crate) store: Store,
     pub(crate) keys: Vec<AccessKey>,
     pub(crate) hosts: HostNames,
+    /// The URLs by which clients and callers know the service.
+    pub(crate) endpoints: Vec<Url>,
+    /// Identity providers whose tokens the REST API takes too.
+    pub(crate) identity_providers: IdentityProviders,
     pub(crate) limits: Limits,
     pub(crate) metrics_public: bool,
     pub(crate) stats: Vec<Arc<ShardStats>>,
     /// The templates in force, as they were given; locked while they change.
     pub(crate) templates: Mutex<TemplatesDocument>,
+    /// What the configuration says; its templates may have been replaced since.
+    pub(crate) configured: Settings,
     /// Changes of stored memberships.
     pub(crate) changes: Changes,
     /// Memory for request bodies.
@@ -74,8 +82,9 @@ impl Edge {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Puts templates in force everywhere.
-    pub(crate) async fn apply(&self, settings: Settings) -> Result<(), ApiError> {
+    /// Puts templates in force everywhere, beside the settings that stay as they were configured.
+    pub(crate) async fn apply(&self, templates: Templates) -> Result<(), ApiError> {
+        let settings = Settings { templates, ..self.configured.clone() };
         Ok(self.shards.apply_settings(&Arc::new(settings)).await?)
     }
 }
@@ -216,6 +225,14 @@ async fn dispatch(
             }
             handshake::connect(edge, hub, format, head, peer).await
         }
+        Route::WebPubSubClient { hub } => {
+            if !body.is_empty() {
+                return Err(ApiError::bad_request("a handshake has no body"));
+            }
+            handshake::connect_web_pubsub(edge, hub, head).await
+        }
+        Route::DataPlane(call) => Ok(rest::data_plane(edge, call, head, body).await),
+        Route::Admin(inquiry) => rest::admin(edge, inquiry, head).await,
         Route::Health => Ok(text(StatusCode::OK, "text/plain", "healthy\n")),
         Route::Metrics => {
             if !edge.metrics_public && !is_local(head, peer) {

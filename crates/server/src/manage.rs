@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookwire_hub::Settings;
 use hookwire_proto::template::{Templates, TemplatesDocument};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -67,7 +66,7 @@ async fn replace(
     edge.store.set_templates(document.clone()).await?;
     *current = document;
     tracing::info!(templates = current.templates.len(), "upstream templates were replaced");
-    edge.apply(Settings { templates }).await?;
+    edge.apply(templates).await?;
     Ok(json(&current))
 }
 

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use hookwire_hub::{Call, Input, Settings};
+use hookwire_hub::{Input, RecoverySettings, Settings};
 use hookwire_proto::connection_string::ConnectionString;
+use hookwire_proto::reconnection::ReconnectionKey;
 use hookwire_proto::template::{TemplateError, Templates};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -16,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::auth::IdentityProviders;
 use crate::body::BodyRoom;
 use crate::changes::Changes;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::handshake::HANDSHAKES_MAX;
 use crate::http::{self, Edge, unix_time};
 use crate::metrics::{self, ShardStats};
-use crate::shard::{self, Shard, ShardLimits};
+use crate::shard::{self, Outgoing, Shard, ShardLimits};
 use crate::shards::{Shards, random};
 use crate::store::{Store, StoreError};
 use crate::upstream::Upstream;
@@ -92,6 +95,7 @@ impl Node {
             config.upstream,
             config.refused_addresses.clone(),
             config.access_keys.clone(),
+            config.endpoints(&bound)[0].host_str().unwrap_or_default().to_owned(),
         )
         .await
         .map_err(StartError::System)?;
@@ -102,7 +106,12 @@ impl Node {
         let (shared, polls) = shard::mailboxes(count).map_err(StartError::System)?;
         let shards = Shards::new(u32::from_be_bytes(random()), shared.clone());
         let calls = TaskTracker::new();
-        let settings = Arc::new(Settings { templates });
+        let settings = Arc::new(Settings {
+            templates,
+            hubs: config.hubs.clone(),
+            recovery: recovery(&config.limits),
+            reconnection_key: ReconnectionKey::new(random()),
+        });
         let mut stats = Vec::with_capacity(count);
         let mut threads = vec![writer];
         for (index, poll) in polls.into_iter().enumerate() {
@@ -127,10 +136,13 @@ impl Node {
             store,
             keys: config.access_keys.clone(),
             hosts: config.host_names(&bound),
+            endpoints: config.endpoints(&bound),
+            identity_providers: IdentityProviders::new(&config.oidc),
             limits: config.limits,
             metrics_public: config.metrics_public,
             stats,
             templates: Mutex::new(document),
+            configured: Settings::clone(&settings),
             changes: Changes::default(),
             bodies: BodyRoom::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
@@ -191,6 +203,7 @@ impl Node {
                 tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
             let joined = joined.await.unwrap_or(false);
             self.calls.wait().await;
+            self.upstream.flush().await;
             joined
         };
         let finished = tokio::time::timeout_at(deadline, rest).await.unwrap_or(false);
@@ -206,13 +219,20 @@ fn dispatcher(
     upstream: Upstream,
     shards: Shards,
     tracker: &TaskTracker,
-) -> Box<dyn Fn(Call) + Send> {
+) -> Box<dyn Fn(Outgoing) + Send> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let spawner = tracker.clone();
     tracker.spawn(async move {
         let mut batch = Vec::new();
         while receiver.recv_many(&mut batch, CALLS_PER_BATCH_MAX).await != 0 {
-            for call in batch.drain(..) {
+            for outgoing in batch.drain(..) {
+                let call = match outgoing {
+                    Outgoing::Call(call) => call,
+                    Outgoing::Copy(copy) => {
+                        upstream.copy(*copy);
+                        continue;
+                    }
+                };
                 let (upstream, shards) = (upstream.clone(), shards.clone());
                 spawner.spawn(async move {
                     upstream.call(call, |input| shards.upstream(index, input)).await;
@@ -220,10 +240,20 @@ fn dispatcher(
             }
         }
     });
-    Box::new(move |call| {
+    Box::new(move |outgoing| {
         // The receiver ends only after the shard that holds this.
-        let _ = sender.send(call);
+        let _ = sender.send(outgoing);
     })
+}
+
+fn recovery(limits: &Limits) -> RecoverySettings {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    RecoverySettings {
+        retention_ms: millis(limits.recovery_time),
+        retention_without_status_ms: millis(limits.recovery_time_without_status),
+        messages_max: limits.recovery_messages_max,
+        bytes_max: limits.recovery_bytes_max,
+    }
 }
 
 fn limits(config: &Config) -> ShardLimits {

@@ -4,36 +4,43 @@
 //! connection no longer waits for makes way for a newer one.
 
 mod answer;
+mod client;
 mod course;
 mod gate;
+mod lease;
+mod listener;
 mod request;
 mod resolver;
+mod token;
+mod validation;
 mod wire;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hookwire_hub::{Call, Event, Input, Reply};
+use hookwire_hub::{Call, Dialect, EventCopy, Input, Reply, UpstreamAnswer};
+use hookwire_proto::handler::{HandlerAuth, HandlerUrl};
+use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
-use http::Request;
-use http_body_util::Full;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::{Instant, timeout_at};
+use http::HeaderValue;
+use hyper_util::client::legacy::Error;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use self::answer::Answer;
-use self::course::Failure;
+use self::answer::Wanted;
+use self::client::Http;
+use self::course::{Failure, Policy, Retries};
 use self::gate::{Gate, Purpose};
+use self::listener::{Dropped, Listeners, Waiting};
 use self::request::{Requests, Target};
-use self::resolver::{Refused, Resolver};
-use self::wire::Connector;
+use self::token::Tokens;
+use self::validation::{Validations, Verdict};
 use crate::config::{AddressRange, UpstreamLimits};
-
-/// Idle connections are dropped before the upstream does: Node closes them after 5 s.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
+use crate::http::unix_time;
 
 /// Upstreams that are remembered; when more are named, those without calls are forgotten.
 const UPSTREAMS_MAX: usize = 1_024;
@@ -41,17 +48,26 @@ const UPSTREAMS_MAX: usize = 1_024;
 /// How long one upstream's failures are not mentioned again in the log.
 const WARN_PAUSE: Duration = Duration::from_secs(10);
 
+/// Notices of one upstream that may wait to be sent again. One more is not sent again.
+const RETRYING_MAX: usize = 4_096;
+
 /// The caller of upstreams. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    client: Client<Connector, Full<Bytes>>,
-    resolver: Resolver,
-    requests: Requests,
+    http: Http,
+    requests: Arc<Requests>,
+    validations: Validations,
+    tokens: Tokens,
+    listeners: Listeners,
     limits: UpstreamLimits,
     upstreams: Mutex<Upstreams>,
+    /// Cancelled when the service ends: nothing waits to be sent again then.
+    finishing: CancellationToken,
+    /// What many calls wait for, and what no call waits for.
+    tasks: TaskTracker,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +81,7 @@ struct Upstreams {
 #[derive(Debug)]
 struct Named {
     gate: Gate,
+    retrying: Semaphore,
     trouble: Mutex<Trouble>,
 }
 
@@ -80,8 +97,14 @@ struct Trouble {
 enum CallError {
     #[error("not a URL that can be called")]
     Url,
+    #[error("handlers behind tunnel:/// are not served yet")]
+    Tunnel,
     #[error("addresses of this range are refused")]
     RefusedAddress,
+    #[error("{0}")]
+    Unvalidated(Arc<Verdict>),
+    #[error("no bearer token: {0}")]
+    NoToken(Arc<str>),
     #[error("too much waits for this upstream")]
     Overloaded,
     #[error("cannot reach the upstream")]
@@ -96,8 +119,14 @@ enum CallError {
     Encoded,
     #[error("the answer is declared as text and is not UTF-8")]
     NotUtf8,
+    #[error("the answer is declared as JSON and is none")]
+    NotJson,
     #[error("the header X-ASRS-User-Id is doubled or not UTF-8")]
     UserId,
+    #[error("the header ce-connectionState is doubled, not UTF-8 or longer than {} bytes", answer::STATE_BYTES_MAX)]
+    State,
+    #[error("the answer sets cookies of more than {} bytes", answer::COOKIES_BYTES_MAX)]
+    Cookies,
     #[error("given up for newer calls")]
     GivenUp,
 }
@@ -105,30 +134,81 @@ enum CallError {
 impl CallError {
     const fn result(&self) -> &'static str {
         match self {
-            Self::Url | Self::RefusedAddress => "refused",
+            Self::Url | Self::Tunnel | Self::RefusedAddress => "refused",
+            Self::Unvalidated(_) => "unvalidated",
+            Self::NoToken(_) => "no_token",
             Self::Overloaded => "overloaded",
             Self::Unreachable(_) => "unreachable",
             Self::Broken(_) => "broken",
             Self::Timeout(_) => "timeout",
-            Self::TooLarge(_) | Self::Encoded | Self::NotUtf8 | Self::UserId => "malformed",
+            Self::TooLarge(_)
+            | Self::Encoded
+            | Self::NotUtf8
+            | Self::NotJson
+            | Self::UserId
+            | Self::State
+            | Self::Cookies => "malformed",
             Self::GivenUp => "given_up",
         }
     }
 
-    /// Returns the error with its causes in one line.
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
+    /// Whether the network failed, which may soon be over.
+    fn is_of_network(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) => true,
+            Self::Unvalidated(verdict) => matches!(**verdict, Verdict::Failed(_)),
+            Self::Url
+            | Self::Tunnel
+            | Self::RefusedAddress
+            | Self::NoToken(_)
+            | Self::Overloaded
+            | Self::Timeout(_)
+            | Self::TooLarge(_)
+            | Self::Encoded
+            | Self::NotUtf8
+            | Self::NotJson
+            | Self::UserId
+            | Self::State
+            | Self::Cookies
+            | Self::GivenUp => false,
         }
-        text
     }
 }
 
+/// Returns an error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Whether a notice may be taken if it is sent again (Web PubSub protocol, "Retry and time-outs").
+fn is_temporary(outcome: &Result<UpstreamAnswer, CallError>) -> bool {
+    match outcome {
+        Ok(answer) => matches!(answer.status, 408 | 500..),
+        Err(error) => error.is_of_network(),
+    }
+}
+
+/// A call, and what is the same for all its attempts.
+#[derive(Debug)]
+struct Calling<'a> {
+    call: &'a Call,
+    target: &'a Target,
+    named: &'a Named,
+    policy: Policy,
+    /// How long each attempt of a notice may take, or all of another event.
+    limit: Duration,
+    unix_seconds: u64,
+}
+
 impl Upstream {
-    /// Returns a caller that signs with `keys` and goes to no `refused` address.
+    /// Returns a caller that signs with `keys`, goes to no `refused` address, and names `origin` as the host by which upstreams know
+    /// the service.
     ///
     /// # Errors
     /// The HTTP library cannot be taught how header names are spelled.
@@ -136,43 +216,69 @@ impl Upstream {
         limits: UpstreamLimits,
         refused: Vec<AddressRange>,
         keys: Vec<AccessKey>,
+        origin: String,
     ) -> std::io::Result<Self> {
-        let resolver = Resolver::new(refused);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIME_MAX)
-            .pool_timer(TokioTimer::new())
-            .retry_canceled_requests(false)
-            .http1_preserve_header_case(true)
-            .http1_max_buf_size(answer::HEAD_BYTES_MAX)
-            .http1_max_headers(answer::HEADERS_MAX)
-            .build(Connector::new(resolver.clone()));
-        let requests = Requests::new(keys).await?;
-        let upstreams = Mutex::default();
-        Ok(Self(Arc::new(Inner { client, resolver, requests, limits, upstreams })))
+        Ok(Self(Arc::new(Inner {
+            http: Http::new(refused),
+            requests: Arc::new(Requests::new(keys, origin).await?),
+            validations: Validations::default(),
+            tokens: Tokens::default(),
+            listeners: Listeners::new(),
+            limits,
+            upstreams: Mutex::default(),
+            finishing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })))
     }
 
-    /// From now on nobody waits for an answer, except to a connect event: what has passed, or passes later, is given up. Calls still
-    /// go out, so that every event is posted.
+    /// From now on nobody waits for an answer, except to a connect event and to what a client raised: what has passed, or passes later,
+    /// is given up, and nothing waits to be sent again. Calls still go out, so that every event is posted.
     pub(crate) fn finish(&self) {
+        self.0.finishing.cancel();
         let mut upstreams = self.upstreams();
         upstreams.is_finishing = true;
         // Each is independent of the others.
         upstreams.named.values().for_each(|named| named.gate.close());
     }
 
+    /// Takes no more copies of events and waits until those that there are have been delivered or have failed. To be called after
+    /// [`Upstream::finish`], when no call is under way any more. Cancel-safe.
+    pub(crate) async fn flush(&self) {
+        self.0.listeners.close();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Sends a copy of an event to a listener some time.
+    pub(crate) fn copy(&self, copy: EventCopy) {
+        let url = copy.listener.url.url(&copy.hub, copy.event.name());
+        let upstream = self.clone();
+        let deliver = move |waiting: Waiting| {
+            let upstream = upstream.clone();
+            async move { upstream.deliver(&waiting.copy).await }
+        };
+        if let Err(Dropped) = self.0.listeners.push(copy, &self.0.tasks, deliver) {
+            count_copy("dropped");
+            if let Some(target) = Target::parse(&url) {
+                let named = self.named(target.origin());
+                named.warn(target.origin(), "too much waits for this listener, copies of events are dropped");
+            }
+        }
+    }
+
     /// Makes a call and reports what comes of it: at most once that it has passed, exactly once how it ended. Not cancel-safe: run it
     /// in a tracked task.
     pub(crate) async fn call(&self, call: Call, report: impl Fn(Input)) {
         let begin = Instant::now();
-        let event = call.event.name().as_str();
+        let event = call.event.kind();
         let in_flight = metrics::gauge!("hookwire_upstream_calls_in_flight");
         in_flight.increment(1.0);
         let (reply, result) = match self.begin(&call, &report).await {
             Ok(answer) => {
-                let result = answer.status_class();
-                (answer.into_reply(), result)
+                let result = answer::status_class(answer.status);
+                (Reply::Answered(Box::new(answer)), result)
             }
-            Err(error) => (Reply::Failed { reason: error.chain() }, error.result()),
+            Err(error) => (Reply::Failed { reason: chain(&error) }, error.result()),
         };
         in_flight.decrement(1.0);
         metrics::counter!("hookwire_upstream_calls_total", "event" => event, "result" => result)
@@ -182,24 +288,35 @@ impl Upstream {
         report(Input::UpstreamReplied { call: call.id, reply });
     }
 
-    async fn begin(&self, call: &Call, report: &impl Fn(Input)) -> Result<Answer, CallError> {
-        let event = call.event.name().as_str();
+    async fn begin(
+        &self,
+        call: &Call,
+        report: &impl Fn(Input),
+    ) -> Result<UpstreamAnswer, CallError> {
+        let event = call.event.kind();
+        if let Dialect::WebPubSub { handler, .. } = &call.dialect
+            && handler.url.is_tunnel()
+        {
+            tracing::warn!(hub = %call.hub, event, "handlers behind tunnel:/// are not served yet");
+            return Err(CallError::Tunnel);
+        }
         let Some(target) = Target::parse(&call.url) else {
             tracing::warn!(hub = %call.hub, event, "an upstream's URL cannot be called");
             return Err(CallError::Url);
         };
         let named = self.named(target.origin());
-        let result = self.answer(call, &target, &named.gate, report).await;
+        let result = self.answer(call, &target, &named, report).await;
         match &result {
-            Ok(Answer { status, .. }) => {
+            Ok(UpstreamAnswer { status, .. }) => {
                 tracing::trace!(event, connection = %call.connection, url = target.shown(), status, "answered");
                 // 4xx is how an upstream says no.
                 if !matches!(status, 200..300 | 400..500) {
-                    named.warn(target.origin(), &format!("it answered {status}"));
+                    let reason = format!("HttpHandlerUnexpectedResponse: it answered {status}");
+                    named.warn(target.origin(), &reason);
                 }
             }
             Err(error) => {
-                let reason = error.chain();
+                let reason = chain(error);
                 tracing::debug!(event, connection = %call.connection, url = target.shown(), reason, "an upstream call failed");
                 named.warn(target.origin(), &reason);
             }
@@ -211,54 +328,154 @@ impl Upstream {
         &self,
         call: &Call,
         target: &Target,
-        gate: &Gate,
+        named: &Named,
         report: &impl Fn(Input),
-    ) -> Result<Answer, CallError> {
-        if !self.0.resolver.is_allowed_host(&target.url) {
+    ) -> Result<UpstreamAnswer, CallError> {
+        if !self.0.http.may_call(target) {
             return Err(CallError::RefusedAddress);
         }
         let limits = &self.0.limits;
-        let (purpose, limit) = match call.event {
-            Event::Connect { .. } => (Purpose::Connect, limits.connect_time_max),
-            Event::Message(_) | Event::Disconnect => (Purpose::Other, limits.time_max),
+        let limit = match &call.dialect {
+            _ if call.event.is_connect() => limits.connect_time_max,
+            Dialect::WebPubSub { handler, .. } => handler.timeout.unwrap_or(limits.time_max),
+            Dialect::Preview(_) => limits.time_max,
         };
-        let mut deadline = Instant::now() + limit;
-        let entering = gate.enter(purpose, call.event.payload_bytes());
-        let place = timeout_at(deadline, entering).await.map_err(|_| CallError::Timeout(limit))?;
-        let mut place = place.map_err(|gate::Full| CallError::Overloaded)?;
-        // A client waits no longer for its handshake because many others do; an event that had to wait has its whole time yet.
-        if purpose != Purpose::Connect {
-            deadline = Instant::now() + limit;
-        }
-        let payload_bytes = call.event.payload_bytes() as u64;
-        let attempt = || {
-            let mut request = self.0.requests.build(call, target);
-            let captured = capture_connection(&mut request);
-            let written = wire::written(captured.clone(), payload_bytes);
-            (self.exchange(request, captured, answer::body_bytes_max(&call.event)), written)
-        };
+        let policy = Policy::of(&call.event);
+        let unix_seconds = unix_time().as_secs();
+        let calling = Calling { call, target, named, policy, limit, unix_seconds };
+        let has_passed = AtomicBool::new(call.event.is_last());
         let pass = || {
-            // Only messages hold their connection's next event back.
-            if matches!(call.event, Event::Message(_)) {
+            // Nothing follows the last event of a connection.
+            if !has_passed.swap(true, Ordering::Relaxed) {
                 report(Input::UpstreamPassed { call: call.id });
             }
-            place.pass()
         };
-        let is_repeated = !matches!(call.event, Event::Disconnect);
-        let course = course::run(is_repeated, purpose == Purpose::Connect, attempt, pass);
-        timeout_at(deadline, course).await.map_err(|_| CallError::Timeout(limit))?
+        if !policy.is_notice {
+            return self.once(&calling, &pass).await;
+        }
+        let mut retries = Retries::default();
+        loop {
+            let outcome = self.once(&calling, &pass).await;
+            let Some(pause) = retries.pause().filter(|_| is_temporary(&outcome)) else {
+                return outcome;
+            };
+            let Ok(_room) = named.retrying.try_acquire() else { return outcome };
+            pass();
+            if !self.pause(pause).await {
+                return outcome;
+            }
+        }
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-        captured: CaptureConnection,
-        body_bytes_max: usize,
-    ) -> Result<Answer, Failure> {
-        match self.0.client.request(request).await {
-            Ok(response) => answer::read(response, body_bytes_max).await.map_err(Failure::Final),
-            Err(error) => Err(failure(error, &captured)),
+    /// Waits before something is sent again. Returns whether it shall be: not when the service was ending before.
+    async fn pause(&self, pause: Duration) -> bool {
+        if self.0.finishing.is_cancelled() {
+            return false;
         }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.0.finishing.cancelled() => {}
+        }
+        true
+    }
+
+    /// Makes a call once, but for what its policy repeats.
+    async fn once(
+        &self,
+        calling: &Calling<'_>,
+        passed: &impl Fn(),
+    ) -> Result<UpstreamAnswer, CallError> {
+        let Calling { call, target, named, policy, limit, unix_seconds } = calling;
+        let timeout_error = |_| CallError::Timeout(*limit);
+        let mut deadline = Instant::now() + *limit;
+        let preparing = self.prepare(call);
+        let authorization = timeout_at(deadline, preparing).await.map_err(timeout_error)??;
+        let is_connect = call.event.is_connect();
+        let purpose = if is_connect { Purpose::Connect } else { Purpose::Other };
+        let entering = named.gate.enter(purpose, call.event.payload_bytes());
+        let place = timeout_at(deadline, entering).await.map_err(timeout_error)?;
+        let mut place = place.map_err(|gate::Full| CallError::Overloaded)?;
+        // A client waits no longer for its handshake because many others do; an event that had to wait has its whole time yet.
+        if !is_connect {
+            deadline = Instant::now() + *limit;
+        }
+        let wanted = Wanted::of(&call.event);
+        let attempt = || {
+            let authorization = authorization.as_ref();
+            let request = self.0.requests.call(call, target, authorization, *unix_seconds);
+            let (head, written) = self.0.http.send(request);
+            let answer =
+                async { answer::read(head.await?, wanted).await.map_err(Failure::Final) };
+            (answer, written)
+        };
+        let pass = || {
+            passed();
+            place.pass()
+        };
+        let course = course::run(*policy, attempt, pass);
+        timeout_at(deadline, course).await.map_err(timeout_error)?
+    }
+
+    /// Does what must be done before a handler gets an event. Returns the value of `Authorization`.
+    async fn prepare(&self, call: &Call) -> Result<Option<HeaderValue>, CallError> {
+        let Dialect::WebPubSub { handler, .. } = &call.dialect else { return Ok(None) };
+        self.validate(&handler.url, &call.hub).await?;
+        match &handler.auth {
+            HandlerAuth::None => Ok(None),
+            HandlerAuth::Bearer { source } => {
+                let token = self.0.tokens.get(source, &self.0.http, &self.0.tasks).await;
+                token.map(Some).map_err(CallError::NoToken)
+            }
+        }
+    }
+
+    /// Makes sure that an upstream wants events (Web PubSub protocol, "Abuse protection").
+    async fn validate(&self, url: &HandlerUrl, hub: &HubName) -> Result<(), CallError> {
+        let target = Target::parse(&url.validation_url(hub)).ok_or(CallError::Url)?;
+        let Inner { validations, http, requests, tasks, .. } = &*self.0;
+        validations.check(target, http, requests, tasks).await.map_err(CallError::Unvalidated)
+    }
+
+    /// Posts a copy of an event to its listener, again as long as that may help.
+    async fn deliver(&self, copy: &EventCopy) {
+        let unix_seconds = unix_time().as_secs();
+        let mut retries = Retries::default();
+        let outcome = loop {
+            let outcome = self.post_copy(copy, unix_seconds).await;
+            let Some(pause) = retries.pause().filter(|_| is_temporary(&outcome)) else {
+                break outcome;
+            };
+            if !self.pause(pause).await {
+                break outcome;
+            }
+        };
+        let (result, reason) = match &outcome {
+            Ok(UpstreamAnswer { status: 200..300, .. }) => ("delivered", None),
+            Ok(UpstreamAnswer { status, .. }) => ("refused", Some(format!("it answered {status}"))),
+            Err(error) => ("failed", Some(chain(error))),
+        };
+        count_copy(result);
+        let url = copy.listener.url.url(&copy.hub, copy.event.name());
+        if let Some((reason, target)) = reason.zip(Target::parse(&url)) {
+            self.named(target.origin()).warn(target.origin(), &reason);
+        }
+    }
+
+    async fn post_copy(
+        &self,
+        copy: &EventCopy,
+        unix_seconds: u64,
+    ) -> Result<UpstreamAnswer, CallError> {
+        let url = copy.listener.url.url(&copy.hub, copy.event.name());
+        let target = Target::parse(&url).ok_or(CallError::Url)?;
+        let limit = self.0.limits.time_max;
+        let posting = async {
+            self.validate(&copy.listener.url, &copy.hub).await?;
+            let request = || self.0.requests.copy(copy, &target, unix_seconds);
+            let head = self.0.http.ask(&target, request).await?;
+            answer::read(head, Wanted::Status).await
+        };
+        timeout(limit, posting).await.map_err(|_| CallError::Timeout(limit))?
     }
 
     fn named(&self, origin: &str) -> Arc<Named> {
@@ -273,7 +490,8 @@ impl Upstream {
         if upstreams.is_finishing {
             gate.close();
         }
-        let named = Arc::new(Named { gate, trouble: Mutex::default() });
+        let retrying = Semaphore::new(RETRYING_MAX);
+        let named = Arc::new(Named { gate, retrying, trouble: Mutex::default() });
         upstreams.named.insert(origin.to_owned(), named.clone());
         named
     }
@@ -281,6 +499,10 @@ impl Upstream {
     fn upstreams(&self) -> MutexGuard<'_, Upstreams> {
         self.0.upstreams.lock().expect("nothing panics while it holds the upstreams")
     }
+}
+
+fn count_copy(result: &'static str) {
+    metrics::counter!("hookwire_listener_events_total", "result" => result).increment(1);
 }
 
 impl Named {
@@ -296,38 +518,6 @@ impl Named {
         drop(trouble);
         tracing::warn!(upstream = origin, failures, reason, "an upstream fails");
     }
-}
-
-/// Returns what may be done about an attempt without an answer.
-fn failure(error: Error, captured: &CaptureConnection) -> Failure {
-    if is_caused_by::<Refused>(&error, |_| true) {
-        return Failure::Final(CallError::RefusedAddress);
-    }
-    if error.is_connect() {
-        return Failure::Silent(CallError::Unreachable(error));
-    }
-    let is_returned = is_caused_by(&error, hyper::Error::is_canceled);
-    match wire::turn(captured) {
-        Some(turn) if turn.is_stale(is_returned) => Failure::Stale(CallError::Broken(error.into())),
-        Some(turn) if turn.is_answered() && !is_returned => {
-            Failure::Final(CallError::Broken(error.into()))
-        }
-        Some(_) | None => Failure::Silent(CallError::Broken(error.into())),
-    }
-}
-
-fn is_caused_by<E: std::error::Error + 'static>(error: &Error, is: impl Fn(&E) -> bool) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        // What an I/O error wraps is not its source but itself.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let inner = inner.and_then(|inner| inner.downcast_ref::<E>());
-        if error.downcast_ref::<E>().or(inner).is_some_and(&is) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -3,12 +3,16 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use hookwire_hub::Event;
 use tokio::time::{Instant, sleep};
 
 use super::CallError;
 
-/// How long the next event of a connection waits for the answer to the previous one, after that was fully written.
+/// How long the next event of a preview connection waits for the answer to the previous one, after that was fully written.
 pub(super) const PASS_TIME: Duration = Duration::from_millis(250);
+
+/// How long the next event of a Web PubSub connection waits for the answer to a notice, after that had its place.
+pub(super) const NOTICE_TIME: Duration = Duration::from_secs(1);
 
 /// How long after its beginning a call may be repeated.
 pub(super) const REPEAT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -16,11 +20,65 @@ pub(super) const REPEAT_TIME_MAX: Duration = Duration::from_secs(5);
 /// The first pause before a repetition; doubled each time, so that [`REPEAT_TIME_MAX`] leaves room for six.
 pub(super) const REPEAT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The pauses before a notice is sent again (Web PubSub protocol, "Retry and time-outs").
+pub(super) const RETRY_PAUSES: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
+
+/// How an event's call behaves in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Policy {
+    pub(super) passing: Passing,
+    pub(super) repetition: Repetition,
+    /// The answer does not matter: a failure that may be over soon is followed by another call after each of [`RETRY_PAUSES`].
+    pub(super) is_notice: bool,
+}
+
+/// When a call passes: nothing waits for its answer any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// Never: somebody waits for the answer.
+    Never,
+    /// [`PASS_TIME`] after it was fully written.
+    Written,
+    /// [`NOTICE_TIME`] after it had its place.
+    Placed,
+}
+
+/// What may be sent again at once, or after a short pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Repetition {
+    /// What never went out.
+    Unsent,
+    /// Also what crossed the close of an idle connection.
+    Crossed,
+    /// Also, for [`REPEAT_TIME_MAX`], what was not answered by a single byte.
+    Silent,
+}
+
+impl Policy {
+    /// Returns how a call with this event behaves.
+    pub(super) const fn of(event: &Event) -> Self {
+        let (passing, repetition, is_notice) = match event {
+            Event::Connect { .. } | Event::Connecting(_) => (Passing::Never, Repetition::Silent, false),
+            Event::Message(_) => (Passing::Written, Repetition::Silent, false),
+            Event::Disconnect => (Passing::Written, Repetition::Crossed, false),
+            Event::User(user) if user.is_invocation => (Passing::Never, Repetition::Unsent, false),
+            Event::User(_) => (Passing::Never, Repetition::Silent, false),
+            Event::Connected | Event::Disconnected { .. } | Event::Joined(_) | Event::Left(_) => {
+                (Passing::Placed, Repetition::Crossed, true)
+            }
+        };
+        Self { passing, repetition, is_notice }
+    }
+}
+
 /// What went wrong with an attempt, by what may be done about it.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The pool gave a connection that the upstream was closing; no byte of an answer came. Every call may try another one.
-    Stale(CallError),
+    /// The pool gave a connection that the upstream had closed; not a byte of the request went out. Every call may try another one.
+    Unsent(CallError),
+    /// The pool gave a connection that the upstream was closing; no byte of an answer came.
+    Crossed(CallError),
     /// The upstream could not be reached, or broke off before the first byte of an answer.
     Silent(CallError),
     /// An answer had begun, or trying again is useless.
@@ -30,22 +88,22 @@ pub(super) enum Failure {
 impl Failure {
     fn into_error(self) -> CallError {
         match self {
-            Self::Stale(error) | Self::Silent(error) | Self::Final(error) => error,
+            Self::Unsent(error) | Self::Crossed(error) | Self::Silent(error) | Self::Final(error) => {
+                error
+            }
         }
     }
 }
 
 /// Makes a call: attempts until one is answered or repeating is over.
 ///
-/// `attempt` begins one: its answer, and what is ready when the request was fully written. A call that is `awaited` never passes;
-/// any other passes [`PASS_TIME`] after it was written, when `pass` is called, whose future ends when the call must be given up. What
-/// has passed is not repeated: it would come after its connection's next event.
+/// `attempt` begins one: its answer, and what is ready when the request was fully written. When the call passes, `pass` is called, whose
+/// future ends when the call must be given up. What has passed is not repeated: it would come after its connection's next event.
 ///
 /// # Errors
 /// What made the last attempt fail.
 pub(super) async fn run<T, Answer, Written, GivenUp>(
-    is_repeated: bool,
-    is_awaited: bool,
+    policy: Policy,
     mut attempt: impl FnMut() -> (Answer, Written),
     pass: impl FnOnce() -> GivenUp,
 ) -> Result<T, CallError>
@@ -60,8 +118,14 @@ where
         let (answer, written) = attempt();
         let mut answer = pin!(answer);
         let passing = async {
-            written.await;
-            sleep(PASS_TIME).await;
+            match policy.passing {
+                Passing::Never => std::future::pending().await,
+                Passing::Written => {
+                    written.await;
+                    sleep(PASS_TIME).await;
+                }
+                Passing::Placed => tokio::time::sleep_until(begin + NOTICE_TIME).await,
+            }
         };
         let failure = tokio::select! {
             biased;
@@ -69,7 +133,7 @@ where
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             },
-            () = passing, if !is_awaited => {
+            () = passing => {
                 let given_up = pass();
                 return tokio::select! {
                     biased;
@@ -78,16 +142,32 @@ where
                 };
             }
         };
-        match failure {
-            Failure::Stale(_) if begin.elapsed() < REPEAT_TIME_MAX => {}
-            Failure::Silent(_) if is_repeated && begin.elapsed() + pause < REPEAT_TIME_MAX => {
-                sleep(pause).await;
-                pause *= 2;
-            }
-            Failure::Stale(error) | Failure::Silent(error) | Failure::Final(error) => {
-                return Err(error);
-            }
+        let (needed, pause_now) = match &failure {
+            Failure::Unsent(_) => (Repetition::Unsent, Duration::ZERO),
+            Failure::Crossed(_) => (Repetition::Crossed, Duration::ZERO),
+            Failure::Silent(_) => (Repetition::Silent, pause),
+            Failure::Final(_) => return Err(failure.into_error()),
+        };
+        if policy.repetition < needed || REPEAT_TIME_MAX <= begin.elapsed() + pause_now {
+            return Err(failure.into_error());
         }
+        if !pause_now.is_zero() {
+            sleep(pause_now).await;
+            pause *= 2;
+        }
+    }
+}
+
+/// The pauses that a notice has left.
+#[derive(Debug, Default)]
+pub(super) struct Retries(usize);
+
+impl Retries {
+    /// Returns how long to wait before the notice is sent again; `None`: not again.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        let pause = RETRY_PAUSES.get(self.0).copied();
+        self.0 += 1;
+        pause
     }
 }
 

@@ -1,14 +1,15 @@
-//! The HTTP request of an event, its header names in their documented spelling (preview protocol, "Request headers").
+//! The HTTP requests that leave the service, their header names in their documented spelling.
+
+mod cloud_event;
+mod preview;
 
 use std::io;
 use std::sync::Mutex;
-use std::time::SystemTime;
 
 use bytes::Bytes;
-use hookwire_hub::{Call, Event};
-use hookwire_proto::message::MessageKind;
-use hookwire_proto::signature::{self, AccessKey};
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
+use hookwire_hub::{Call, Dialect, EventCopy};
+use hookwire_proto::signature::AccessKey;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -16,33 +17,21 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use url::{Position, Url};
 
-/// Every name that a request may carry, as it must stand on the wire: consumers look them up in this spelling.
-const NAMES: [&str; 16] = [
-    "Host",
-    "X-ASRS-Connection-Id",
-    "X-ASRS-Hub",
-    "X-ASRS-Category",
-    "X-ASRS-Event",
-    "X-ASRS-User-Id",
-    "X-ASRS-User-Claims",
-    "X-ASRS-Signature",
-    "X-ASRS-Client-Query",
-    "X-ASRS-Client-Cert-Thumbprint",
-    "Sec-WebSocket-Protocol",
-    "X-Forwarded-For",
-    "Date",
-    "Content-Type",
-    "Content-Length",
-    "User-Agent",
-];
+use self::cloud_event::CloudEvent;
 
 /// Makes requests.
 #[derive(Debug)]
 pub(super) struct Requests {
     keys: Vec<AccessKey>,
-    /// hyper's private note of how header names are spelled.
-    spelling: Extensions,
+    /// The host by which upstreams know the service.
+    origin: String,
+    preview_spelling: Spelling,
+    cloud_event_spelling: Spelling,
 }
+
+/// hyper's private note of how header names are spelled.
+#[derive(Debug)]
+struct Spelling(Extensions);
 
 /// Where a call goes.
 #[derive(Debug)]
@@ -51,6 +40,10 @@ pub(super) struct Target {
     pub(super) url: Url,
     uri: Uri,
 }
+
+/// The headers of a request.
+#[derive(Debug, Default)]
+struct Headers(HeaderMap);
 
 impl Target {
     /// Returns the target that `text` names, or `None` if it is not an http or https URL with a host.
@@ -69,95 +62,164 @@ impl Target {
     pub(super) fn shown(&self) -> &str {
         &self.url[..Position::AfterPath]
     }
+
+    /// Returns the URL as a request carries it.
+    pub(super) fn uri(&self) -> Uri {
+        self.uri.clone()
+    }
+
+    fn host(&self) -> &str {
+        &self.url[Position::BeforeHost..Position::AfterPort]
+    }
+}
+
+impl Headers {
+    /// Adds a header. A value that none can carry is left out: what comes from a client or its token was a URI or a header before, and
+    /// a user id has no control characters.
+    fn put(&mut self, name: &'static str, value: &str) {
+        self.put_named(HeaderName::from_static(name), value);
+    }
+
+    fn put_named(&mut self, name: HeaderName, value: &str) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            self.0.insert(name, value);
+        }
+    }
 }
 
 impl Requests {
-    /// Returns a maker of requests that carry one signature per key.
+    /// Returns a maker of requests that carry one signature per key and `origin`, the host by which upstreams know the service.
     ///
     /// # Errors
     /// hyper did not read the request that teaches the spelling.
-    pub(super) async fn new(keys: Vec<AccessKey>) -> io::Result<Self> {
-        Ok(Self { keys, spelling: spelling().await? })
+    pub(super) async fn new(keys: Vec<AccessKey>, origin: String) -> io::Result<Self> {
+        let preview_spelling = Spelling::of(&preview::NAMES).await?;
+        let cloud_event_spelling = Spelling::of(&cloud_event::NAMES).await?;
+        Ok(Self { keys, origin, preview_spelling, cloud_event_spelling })
     }
 
-    /// Returns the request of `call`.
-    pub(super) fn build(&self, call: &Call, target: &Target) -> Request<Full<Bytes>> {
-        let name = call.event.name();
-        let connection = call.connection.to_string();
-        let mut headers = HeaderMap::with_capacity(NAMES.len());
-        let mut put = |name: &'static str, value: &str| {
-            // A user id has no control characters; what else comes from a client or its token was a URI or a header before.
-            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                headers.insert(name, value);
+    /// Returns the host by which upstreams know the service.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Returns the request of `call`, which was decided at `unix_seconds`.
+    pub(super) fn call(
+        &self,
+        call: &Call,
+        target: &Target,
+        authorization: Option<&HeaderValue>,
+        unix_seconds: u64,
+    ) -> Request<Full<Bytes>> {
+        match &call.dialect {
+            Dialect::Preview(context) => {
+                let (headers, body) = preview::write(call, context, target.host(), &self.keys);
+                self.preview_spelling.post(target, headers, body)
             }
-        };
-        put("host", &target.url[Position::BeforeHost..Position::AfterPort]);
-        put("x-asrs-connection-id", &connection);
-        put("x-asrs-hub", call.hub.as_str());
-        put("x-asrs-category", name.category());
-        put("x-asrs-event", name.as_str());
-        if let Some(user) = &call.user {
-            put("x-asrs-user-id", user.as_str());
-        }
-        put("x-asrs-user-claims", call.context.claims());
-        put("x-asrs-signature", &signature::sign(&self.keys, &connection));
-        if !call.context.query().is_empty() {
-            put("x-asrs-client-query", call.context.query());
-        }
-        put("x-forwarded-for", call.context.forwarded_for());
-        put("date", &httpdate::fmt_http_date(SystemTime::now()));
-        let data = match &call.event {
-            Event::Connect { subprotocols } => {
-                if !subprotocols.is_empty() {
-                    put("sec-websocket-protocol", &subprotocols.join(", "));
-                }
-                Bytes::new()
-            }
-            Event::Message(message) => {
-                let content_type = match message.kind {
-                    MessageKind::Text => "text/plain",
-                    MessageKind::Binary => "application/octet-stream",
+            Dialect::WebPubSub { handler: _, facts } => {
+                let event = CloudEvent {
+                    hub: &call.hub,
+                    connection: call.connection,
+                    user: call.user.as_ref(),
+                    facts,
+                    event: &call.event,
+                    unix_seconds,
                 };
-                put("content-type", content_type);
-                message.data.clone()
+                self.cloud_event(&event, target, authorization)
             }
-            Event::Disconnect => Bytes::new(),
+        }
+    }
+
+    /// Returns the request of a copy, which was made at `unix_seconds`.
+    pub(super) fn copy(
+        &self,
+        copy: &EventCopy,
+        target: &Target,
+        unix_seconds: u64,
+    ) -> Request<Full<Bytes>> {
+        let event = CloudEvent {
+            hub: &copy.hub,
+            connection: copy.connection,
+            user: copy.user.as_ref(),
+            facts: &copy.facts,
+            event: &copy.event,
+            unix_seconds,
         };
-        // hyper leaves it out for an empty body (RFC 9110, section 8.6, wants it on every POST).
-        put("content-length", &data.len().to_string());
-        let mut request = Request::new(Full::new(data));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = target.uri.clone();
-        *request.headers_mut() = headers;
-        *request.extensions_mut() = self.spelling.clone();
-        request
+        self.cloud_event(&event, target, None)
+    }
+
+    fn cloud_event(
+        &self,
+        event: &CloudEvent<'_>,
+        target: &Target,
+        authorization: Option<&HeaderValue>,
+    ) -> Request<Full<Bytes>> {
+        let (mut headers, body) = event.write(target.host(), &self.origin, &self.keys);
+        if let Some(authorization) = authorization {
+            headers.0.insert(http::header::AUTHORIZATION, authorization.clone());
+        }
+        self.cloud_event_spelling.post(target, headers, body)
+    }
+
+    /// Returns the question whether an upstream wants events (Web PubSub protocol, "Abuse protection").
+    pub(super) fn validation(&self, method: &Method, target: &Target) -> Request<Full<Bytes>> {
+        let mut headers = Headers::default();
+        headers.put("host", target.host());
+        headers.put("webhook-request-origin", &self.origin);
+        headers.put("ce-awpsversion", cloud_event::AWPS_VERSION);
+        self.cloud_event_spelling.request(method.clone(), target, headers, Bytes::new())
     }
 }
 
-/// Lets hyper's server read a request with every name and keeps what it notes about their spelling: the only way in.
-async fn spelling() -> io::Result<Extensions> {
-    let (mut ours, theirs) = tokio::io::duplex(4_096);
-    let mut text = String::from("POST / HTTP/1.1\r\n");
-    for name in NAMES {
-        text.push_str(name);
-        text.push_str(if name == "Content-Length" { ": 0\r\n" } else { ": x\r\n" });
-    }
-    text.push_str("\r\n");
-    ours.write_all(text.as_bytes()).await?;
-    let (sender, receiver) = oneshot::channel();
-    let sender = Mutex::new(Some(sender));
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        if let Some(sender) = sender.lock().expect("only this closure locks it").take() {
-            // The receiver outlives the connection.
-            let _ = sender.send(request.into_parts().0.extensions);
+impl Spelling {
+    /// Lets hyper's server read a request with every name and keeps what it notes about their spelling: the only way in.
+    async fn of(names: &[&str]) -> io::Result<Self> {
+        let (mut ours, theirs) = tokio::io::duplex(4_096);
+        let mut text = String::from("POST / HTTP/1.1\r\n");
+        for name in names {
+            text.push_str(name);
+            text.push_str(if *name == "Content-Length" { ": 0\r\n" } else { ": x\r\n" });
         }
-        async { Ok::<_, std::convert::Infallible>(http::Response::new(String::new())) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .preserve_header_case(true)
-        .serve_connection(TokioIo::new(theirs), service);
-    tokio::select! {
-        extensions = receiver => extensions.map_err(|_| io::Error::other("hyper has not read its own headers")),
-        result = connection => Err(io::Error::other(format!("hyper ended early: {result:?}"))),
+        text.push_str("\r\n");
+        ours.write_all(text.as_bytes()).await?;
+        let (sender, receiver) = oneshot::channel();
+        let sender = Mutex::new(Some(sender));
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            if let Some(sender) = sender.lock().expect("only this closure locks it").take() {
+                // The receiver outlives the connection.
+                let _ = sender.send(request.into_parts().0.extensions);
+            }
+            async { Ok::<_, std::convert::Infallible>(http::Response::new(String::new())) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .preserve_header_case(true)
+            .serve_connection(TokioIo::new(theirs), service);
+        tokio::select! {
+            extensions = receiver => extensions
+                .map(Self)
+                .map_err(|_| io::Error::other("hyper has not read its own headers")),
+            result = connection => Err(io::Error::other(format!("hyper ended early: {result:?}"))),
+        }
+    }
+
+    fn post(&self, target: &Target, mut headers: Headers, body: Bytes) -> Request<Full<Bytes>> {
+        // hyper leaves it out for an empty body (RFC 9110, section 8.6, wants it on every POST).
+        headers.put("content-length", &body.len().to_string());
+        self.request(Method::POST, target, headers, body)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: Headers,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.uri();
+        *request.headers_mut() = headers.0;
+        *request.extensions_mut() = self.0.clone();
+        request
     }
 }
