@@ -14,7 +14,7 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
     files.sort();
     assert!(!files.is_empty(), "{} is empty", folder.display());
     for file in files {
-        println!("{}", file.display());
+        eprintln!("{}", file.display());
         check(&std::fs::read(file).unwrap());
     }
 }
