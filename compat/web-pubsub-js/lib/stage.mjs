@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 import { WebPubSubServiceClient } from '@azure/web-pubsub';
 
-import { Service } from '../../js/lib/service.mjs';
+import { PRIMARY_KEY, Service } from '../../js/lib/service.mjs';
 import { Socket } from '../../js/lib/socket.mjs';
 import { Client } from './client.mjs';
 import { Proxy } from './proxy.mjs';
@@ -49,7 +49,9 @@ export class Stage {
 
   /** Returns the official server library for a hub. */
   serviceOf(hub) {
-    return new WebPubSubServiceClient(this.service.connectionString, hub, INSECURE);
+    // Not the connection string that the service prints: a stage may give it other public names than the one that is listened on.
+    const endpoint = `http://${this.service.address}`;
+    return new WebPubSubServiceClient(`Endpoint=${endpoint};AccessKey=${PRIMARY_KEY};Version=1.0;`, hub, INSECURE);
   }
 
   /** Returns a client that is stopped when the stage ends. */

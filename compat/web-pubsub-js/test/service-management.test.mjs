@@ -212,10 +212,10 @@ test('the members of a group are listed, page by page', async () => {
     const { id, user } = await hub.client(grant);
     users[id] = user;
   }
-  const everybody = Object.keys(users).sort();
-
   const all = await list(group.listConnections());
-  assert.deepEqual(all.map(({ connectionId }) => connectionId), everybody);
+  // In an order of the service's own, which is always the same.
+  const everybody = all.map(({ connectionId }) => connectionId);
+  assert.deepEqual([...everybody].sort(), Object.keys(users).sort());
   for (const member of all) {
     assert.deepEqual(member, { connectionId: member.connectionId, ...(users[member.connectionId] && { userId: users[member.connectionId] }) });
   }
@@ -247,8 +247,8 @@ test('a listing goes on where it stopped', async () => {
   const hub = stage.hub();
   const group = hub.service.group('g');
   const members = [];
-  for (let at = 0; at < 5; at += 1) members.push((await hub.client({ groups: ['g'] })).id);
-  members.sort();
+  for (let at = 0; at < 5; at += 1) await hub.client({ groups: ['g'] });
+  members.push(...ids(await list(group.listConnections())));
   let nextLink;
   const onResponse = (response) => {
     ({ nextLink } = JSON.parse(response.bodyAsText));

@@ -114,7 +114,7 @@ test('filters choose connections', async () => {
     ["userId eq 'ann'", 'a'],
     ["userId ne 'ann'", 'bn'],
     ['userId eq null', 'n'],
-    ['USERID ne NULL', 'ab'],
+    ['USERID ne null', 'ab'],
     [`connectionId eq '${bob.id}'`, 'b'],
     [`connectionId in ('${bob.id}','${nobody.id}','other')`, 'bn'],
     ["userId in ('ann','bob')", 'ab'],
@@ -183,9 +183,9 @@ test('a faulty filter is refused with what is wrong with it, and nobody gets any
   ];
   for (const filter of faulty) {
     const calls = [
-      hub.service.sendToAll('x', { filter }),
-      hub.service.group('g').sendToAll('x', { filter }),
-      hub.service.sendToUser('ann', 'x', { filter }),
+      () => hub.service.sendToAll('x', { filter }),
+      () => hub.service.group('g').sendToAll('x', { filter }),
+      () => hub.service.sendToUser('ann', 'x', { filter }),
     ];
     for (const call of calls) {
       await assert.rejects(call, ({ statusCode, response }) => {
@@ -232,10 +232,10 @@ test('a lifetime may be given to messages', async () => {
   for (const messageTtlSeconds of [-1, 301]) {
     const options = { ...PLAIN, messageTtlSeconds };
     for (const call of [
-      hub.service.sendToAll('x', options),
-      hub.service.sendToUser('ann', 'x', options),
-      hub.service.sendToConnection(client.id, 'x', options),
-      hub.service.group('g').sendToAll('x', options),
+      () => hub.service.sendToAll('x', options),
+      () => hub.service.sendToUser('ann', 'x', options),
+      () => hub.service.sendToConnection(client.id, 'x', options),
+      () => hub.service.group('g').sendToAll('x', options),
     ]) {
       await assert.rejects(call, { statusCode: 400 });
     }
