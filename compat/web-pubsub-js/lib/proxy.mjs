@@ -133,7 +133,9 @@ class Pair {
     this.deafen();
     this.#client.off('close', this.end);
     this.#client.destroy();
-    if (!this.#service.closed) await within(once(this.#service, 'close'), 'the end of a stranded connection');
+    // A reset is an end too, at which `once` would throw.
+    const closed = new Promise((resolve) => this.#service.once('close', resolve));
+    if (!this.#service.closed) await within(closed, 'the end of a stranded connection');
   }
 
   hold() {

@@ -90,7 +90,7 @@ test('what is no connection string is not sent anywhere', () => {
 test('hubs are apart, and their names are the same in any case', async () => {
   const [one, two] = [stage.hub(), stage.hub()];
   const [in1, in2] = [await one.socket(), await two.socket()];
-  const loud = new WebPubSubServiceClient(stage.service.connectionString, one.name.toUpperCase(), INSECURE);
+  const loud = stage.serviceOf(one.name.toUpperCase());
   await loud.sendToAll('for one', PLAIN);
   const { url } = await loud.getClientAccessToken({ userId: 'ann' });
   const json = stage.client(url);
