@@ -233,6 +233,7 @@ async fn dispatch(
         }
         Route::DataPlane(call) => Ok(rest::data_plane(edge, call, head, body).await),
         Route::Admin(inquiry) => rest::admin(edge, inquiry, head).await,
+        Route::Description => Ok(rest::description()),
         Route::Health => Ok(text(StatusCode::OK, "text/plain", "healthy\n")),
         Route::Metrics => {
             if !edge.metrics_public && !is_local(head, peer) {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod data_plane;
+mod description;
 mod origin;
 mod payload;
 mod preview;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 pub(crate) use self::admin::answer as admin;
 pub(crate) use self::data_plane::answer as data_plane;
+pub(crate) use self::description::answer as description;
 pub(crate) use self::preview::perform;
 use crate::api_error::{Answer, ApiError};
 use crate::http::text;

@@ -29,6 +29,8 @@ pub(crate) enum Route {
     DataPlane(data_plane::Call),
     /// The lists for those who look after the service.
     Admin(admin::Inquiry),
+    /// The description of both.
+    Description,
     /// Send the body.
     Send { hub: HubName, target: Target },
     /// Is there a live connection?
@@ -58,6 +60,7 @@ impl Route {
             Self::Client { .. } | Self::WebPubSubClient { .. } => "client",
             Self::DataPlane(call) => call.operation.name(),
             Self::Admin(_) => "admin",
+            Self::Description => "description",
             Self::Send { .. } => "send",
             Self::Exists { .. } => "exists",
             Self::Close { .. } => "close",
@@ -99,6 +102,7 @@ fn read(method: &Method, uri: &Uri) -> Result<Route, ApiError> {
         ["api", "hubs", hub, rest @ ..] => {
             data_plane::parse(method, hub, rest, query).map(Route::DataPlane)
         }
+        ["api", "openapi.json"] => only(method, "GET", &[Method::GET], Route::Description),
         ["admin", "v1", rest @ ..] => admin::parse(method, rest, query).map(Route::Admin),
         ["manage", "v1", "ws", "upstream"] => Ok(Route::Settings),
         ["api", "v1", "health"] | ["api", "health"] => {

@@ -79,6 +79,7 @@ pub(crate) async fn perform(
         | Route::WebPubSubClient { .. }
         | Route::DataPlane(_)
         | Route::Admin(_)
+        | Route::Description
         | Route::Settings
         | Route::Health
         | Route::Metrics => Err(ApiError::not_found("no such path")),
