@@ -125,6 +125,9 @@ pub(crate) fn may_pass(error: &ServiceError) -> bool {
         }
         ServiceError::Name(_)
         | ServiceError::ReasonTooLong { .. }
+        | ServiceError::Metadata(_)
+        | ServiceError::Ttl
+        | ServiceError::Request { .. }
         | ServiceError::AnswerTooLong { .. }
         | ServiceError::Malformed { .. } => false,
     }

@@ -48,16 +48,31 @@
 //! speaks it.
 
 mod event;
+mod filter;
 pub mod header;
+mod path;
+mod payload;
 mod service;
+mod service_client;
+mod setup;
+mod transport;
 
 pub use hookwire_proto::connection_string::{ConnectionString, ConnectionStringError};
-pub use hookwire_proto::name::{HubName, NameError};
+pub use hookwire_proto::data::{DataError, DataKind, Metadata, MetadataError};
+pub use hookwire_proto::name::{GroupName, HubName, NameError, UserId};
+pub use hookwire_proto::permission::Permission;
 pub use hookwire_proto::signature::{AccessKey, AccessKeyError, sign};
 pub use hookwire_proto::template::{EventName, TemplateDocument, TemplatesDocument};
 
 pub use self::event::{Event, EventError, Query};
-pub use self::service::{
-    ANSWER_BYTES_MAX, ClientEndpointOptions, EXCERPT_BYTES_MAX, Format, Message, REASON_BYTES_MAX,
-    Service, ServiceError, ServiceOptions, SetupError,
+pub use self::filter::odata;
+pub use self::payload::{Payload, PayloadError};
+pub use self::service::{ClientEndpointOptions, Format, Message, Service};
+pub use self::service_client::{
+    ClientAccess, ClientKind, ClientUrl, Closing, ConnectionDetails, ListOptions, ListedConnection,
+    ListedName, Outgoing, Pages, ServiceClient, role,
+};
+pub use self::setup::{ServiceOptions, SetupError};
+pub use self::transport::{
+    ANSWER_BYTES_MAX, EXCERPT_BYTES_MAX, MESSAGE_TTL_MAX, REASON_BYTES_MAX, ServiceError,
 };

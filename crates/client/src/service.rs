@@ -1,25 +1,25 @@
 //! The calls of a service: who gets what, who is in which group, who is there.
 
-mod transport;
+mod message;
 
 use std::env::VarError;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use hookwire_proto::connection_string::{ConnectionString, ConnectionStringError};
-use hookwire_proto::name::{GroupName, HubName, NameError, UserId};
+use hookwire_proto::connection_string::ConnectionString;
+use hookwire_proto::name::{HubName, NameError, UserId};
 use hookwire_proto::template::TemplatesDocument;
 use hookwire_proto::token::NewToken;
 use http::{HeaderMap, Method};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value};
 use url::Url;
 
-pub use self::transport::{ANSWER_BYTES_MAX, EXCERPT_BYTES_MAX, ServiceError};
-use self::transport::{Call, Transport};
+pub use self::message::{ClientEndpointOptions, Format, Message};
 use crate::event::{Event, EventError};
+use crate::path::{component, connection_path, group_path, user_path};
+use crate::setup::{self, ServiceOptions, SetupError};
+use crate::transport::{Call, REASON_BYTES_MAX, ServiceError, Transport};
 
 /// One hub of a service, by its REST API. Cloning it is cheap and shares the connections to the service.
 ///
@@ -43,27 +43,6 @@ pub struct Service {
     hub: HubName,
     options: ServiceOptions,
     transport: Transport,
-}
-
-/// How a [`Service`] behaves.
-#[derive(Clone, Debug)]
-pub struct ServiceOptions {
-    /// Longest time to establish a TCP connection. Default: 5 s.
-    pub connect_timeout: Duration,
-    /// Longest time of one call, connecting included. Default: 30 s.
-    pub call_timeout: Duration,
-    /// How long the token of one call is valid. Default: 1 h, as in the older library.
-    pub token_lifetime: Duration,
-}
-
-impl Default for ServiceOptions {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(5),
-            call_timeout: Duration::from_secs(30),
-            token_lifetime: Duration::from_hours(1),
-        }
-    }
 }
 
 impl Service {
@@ -93,16 +72,16 @@ impl Service {
         hub: HubName,
         options: ServiceOptions,
     ) -> Result<Self, SetupError> {
-        let transport = Transport::new(options.connect_timeout)
-            .map_err(|source| SetupError::Tls { source: Box::new(source) })?;
+        let transport = setup::transport(&options)?;
         Ok(Self { connection: Arc::new(connection), hub, options, transport })
     }
 
     fn from_variables(
         variable: impl Fn(&'static str) -> Result<String, VarError>,
     ) -> Result<Self, SetupError> {
-        let read = |name| variable(name).map_err(|source| SetupError::Variable { name, source });
-        Self::new(&read(CONNECTION_STRING_VARIABLE)?, &read(HUB_VARIABLE)?)
+        let (connection_string, hub) =
+            setup::from_variables(variable, CONNECTION_STRING_VARIABLE, HUB_VARIABLE)?;
+        Self::new(&connection_string, &hub)
     }
 
     /// Returns where the service is.
@@ -387,7 +366,7 @@ impl Service {
         let user = options.user.as_deref().map(UserId::parse).transpose()?;
         let token = NewToken {
             audience: &format!("{}{}", self.connection.audience_base(), self.client_path()),
-            issued_at: now(),
+            issued_at: setup::now(),
             lifetime: options.lifetime,
             user: user.as_ref().map(UserId::as_str),
             claims: options.claims.clone(),
@@ -421,14 +400,7 @@ impl Service {
             self.connection.audience_base(),
             path.strip_prefix('/').unwrap_or(path)
         );
-        let token = NewToken {
-            audience: &audience,
-            issued_at: now(),
-            lifetime,
-            user: None,
-            claims: Map::new(),
-        };
-        token.sign(self.connection.access_key())
+        setup::rest_token(&self.connection, &audience, lifetime)
     }
 
     /// Reads an event from the headers of a request and checks that this service signed it.
@@ -458,6 +430,7 @@ impl Service {
             url: format!("{}{path}", self.endpoint()),
             audience: path,
             query: None,
+            headers: Vec::new(),
             body: None,
         }
     }
@@ -468,161 +441,10 @@ impl Service {
     }
 }
 
-/// What is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {
-    /// Arrives as a text message.
-    Text(String),
-    /// Arrives as a binary message.
-    Binary(Bytes),
-}
-
-impl From<&str> for Message {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<String> for Message {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<Vec<u8>> for Message {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Binary(bytes.into())
-    }
-}
-
-impl From<&[u8]> for Message {
-    fn from(bytes: &[u8]) -> Self {
-        Self::Binary(Bytes::copy_from_slice(bytes))
-    }
-}
-
-impl From<Bytes> for Message {
-    fn from(bytes: Bytes) -> Self {
-        Self::Binary(bytes)
-    }
-}
-
-/// What a client's URL and its token say.
-#[derive(Clone, Debug)]
-pub struct ClientEndpointOptions {
-    /// Who the client is. Default: nobody yet; the application's answer to the connect event says it.
-    pub user: Option<String>,
-    /// How long the URL can be used to connect. A connection that stands is not ended by it. Default: 1 h.
-    pub lifetime: Duration,
-    /// Further claims, which the application gets with every event. Default: none.
-    pub claims: Map<String, Value>,
-    /// Which kind of messages the client wants. Default: the service's own, which is text.
-    pub format: Option<Format>,
-}
-
-impl Default for ClientEndpointOptions {
-    fn default() -> Self {
-        Self { user: None, lifetime: Duration::from_hours(1), claims: Map::new(), format: None }
-    }
-}
-
-/// The kind of messages that a client gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Text messages.
-    Text,
-    /// Binary messages.
-    Binary,
-}
-
-impl Format {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Binary => "binary",
-        }
-    }
-}
-
-/// Why a [`Service`] cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// An environment variable is absent or not Unicode.
-    #[error("cannot read the environment variable {name}")]
-    Variable {
-        /// Its name.
-        name: &'static str,
-        /// What is wrong with it.
-        source: VarError,
-    },
-    /// The connection string is wrong.
-    #[error("cannot use the connection string")]
-    ConnectionString(#[from] ConnectionStringError),
-    /// The name is none that a hub can have.
-    #[error("cannot use the hub name")]
-    Hub(#[from] NameError),
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS")]
-    Tls {
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-/// Longest reason for closing a connection, in bytes: what a close frame holds (RFC 6455, section 5.5).
-pub const REASON_BYTES_MAX: usize = 123;
-
-/// Longest connection id that is put into a URL, in bytes. Services make far shorter ones.
-const CONNECTION_ID_BYTES_MAX: usize = 1_024;
-
 const CONNECTION_STRING_VARIABLE: &str = "AzureSignalRConnectionString";
 const HUB_VARIABLE: &str = "HubName";
 const HEALTH_PATH: &str = "api/v1/health";
 const UPSTREAM_PATH: &str = "manage/v1/ws/upstream";
-
-/// What `encodeURIComponent` leaves as it is (ECMA-262, "encodeURIComponent"), since the older library encodes with it.
-const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'!')
-    .remove(b'~')
-    .remove(b'*')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')');
-
-fn component(text: &str) -> String {
-    utf8_percent_encode(text, COMPONENT).to_string()
-}
-
-fn group_path(group: &str) -> Result<String, NameError> {
-    Ok(format!("groups/{}", component(GroupName::parse(group)?.as_str())))
-}
-
-fn user_path(user: &str) -> Result<String, NameError> {
-    Ok(format!("users/{}", component(UserId::parse(user)?.as_str())))
-}
-
-fn connection_path(connection_id: &str) -> Result<String, NameError> {
-    let what = "connection id";
-    if connection_id.is_empty() {
-        return Err(NameError::Blank { what });
-    }
-    if CONNECTION_ID_BYTES_MAX < connection_id.len() {
-        return Err(NameError::TooLong {
-            what,
-            bytes: connection_id.len(),
-            limit: CONNECTION_ID_BYTES_MAX,
-        });
-    }
-    Ok(format!("connections/{}", component(connection_id)))
-}
-
-fn now() -> u64 {
-    // A clock before 1970 makes tokens that every service refuses as expired, with a text that says by how much.
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
 
 #[cfg(test)]
 mod tests {
@@ -693,14 +515,5 @@ mod tests {
             ..ClientEndpointOptions::default()
         };
         assert!(service.client_endpoint(&options).is_err());
-    }
-
-    #[test]
-    fn components_are_encoded_as_in_javascript() {
-        // Printed by `encodeURIComponent` in Node for the same text.
-        assert_eq!(
-            component("aZ09-_.!~*'() /?&=+#%ä€"),
-            "aZ09-_.!~*'()%20%2F%3F%26%3D%2B%23%25%C3%A4%E2%82%AC"
-        );
     }
 }

@@ -16,7 +16,7 @@ async fn a_refusal_shows_the_status_and_the_start_of_the_answer() {
         TestServer::answering(400, format!("<h1>bad\r\n  template</h1> {}", "x".repeat(100_000)))
             .await;
     let error = server.service().broadcast("m").await.unwrap_err();
-    let ServiceError::Status { status, excerpt, request } = &error else { panic!("{error:?}") };
+    let ServiceError::Status { status, excerpt, request, .. } = &error else { panic!("{error:?}") };
     assert_eq!(status.as_u16(), 400);
     assert!(
         excerpt.starts_with("<h1>bad template</h1> xxx") && excerpt.len() <= 1_024,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hookwire_client::{AccessKey, Service};
+use hookwire_client::{AccessKey, Service, ServiceClient};
 use hookwire_proto::token::{Audience, HostNames, check};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -91,6 +91,11 @@ impl TestServer {
 
     pub(crate) fn service(&self) -> Service {
         Service::new(&self.connection_string(), "chat").expect("a valid connection string and hub")
+    }
+
+    pub(crate) fn service_client(&self) -> ServiceClient {
+        ServiceClient::new(&self.connection_string(), "chat")
+            .expect("a valid connection string and hub")
     }
 
     pub(crate) fn connection_string(&self) -> String {
