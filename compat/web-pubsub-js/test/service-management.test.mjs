@@ -262,7 +262,8 @@ test('a listing goes on where it stopped', async () => {
   assert.deepEqual(rest, [members.slice(2, 4), members.slice(4)]);
 
   const continuationToken = new URL(nextLink).searchParams.get('continuationToken');
-  assert.deepEqual(ids(await list(group.listConnections({ continuationToken }))), members.slice(2));
+  const later = await list(group.listConnections({ continuationToken }));
+  assert.deepEqual(later.map(({ connectionId }) => connectionId), members.slice(2));
   for (const faulty of ['', 'nonsense', `${continuationToken}x`]) {
     await assert.rejects(list(group.listConnections({ continuationToken: faulty })), { statusCode: 400 }, faulty);
   }

@@ -214,7 +214,7 @@ pub struct Call {
 pub enum Dialect {
     /// The preview's headers, and what they repeat on every event.
     Preview(ClientContext),
-    /// A CloudEvent for a handler.
+    /// A `CloudEvents` event for a handler.
     WebPubSub {
         /// Who gets it.
         handler: Arc<EventHandler>,
@@ -223,7 +223,7 @@ pub enum Dialect {
     },
 }
 
-/// What the headers of a CloudEvent say, besides hub, connection and user.
+/// What the headers of a `CloudEvents` event say, besides hub, connection and user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventFacts {
     /// `ce-id`: counts the events of the connection from 0.

@@ -74,6 +74,18 @@ pub(crate) struct Stream {
     pub(crate) until: UnixMillis,
 }
 
+impl Stream {
+    /// Returns a stream of which nothing has come; its times are set where it begins.
+    pub(crate) const fn new(
+        group: GroupName,
+        no_echo: bool,
+        ttl_seconds: Option<u16>,
+        metadata: Metadata,
+    ) -> Self {
+        Self { group, expected: 1, no_echo, ttl_seconds, metadata, idle_timeout_ms: 0, until: 0 }
+    }
+}
+
 impl WebPubSub {
     /// Returns the id of the next event.
     pub(crate) const fn number_event(&mut self) -> u64 {

@@ -298,8 +298,7 @@ mod tests {
                     let mut client = Connection::new(Role::Client);
                     client.handle_input(&mut wire, 2 * length + 1_000, &mut events).unwrap();
                     let (kind, payload) = if subprotocol.is_protobuf() {
-                        let payload =
-                            protobuf::encode_publication(content.publication(), Some(id));
+                        let payload = protobuf::encode_publication(content.publication(), Some(id));
                         (MessageKind::Binary, payload)
                     } else {
                         let payload = json::encode_publication(content.publication(), Some(id));

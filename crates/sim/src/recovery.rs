@@ -1,5 +1,10 @@
 //! Reliable clients whose transports break at any moment, in virtual time: what they receive against what was published.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever is not part of these histories is a finding"
+)]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

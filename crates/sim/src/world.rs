@@ -393,6 +393,10 @@ impl World {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever is not the preview's is a finding"
+    )]
     fn perform(&mut self, at: usize, effect: Effect) {
         let shard = &mut self.shards[at];
         match effect {

@@ -6,11 +6,13 @@ use hookwire_proto::envelope::Target;
 use hookwire_proto::filter::Filter;
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName};
+use hookwire_proto::permission::Permission;
 
 use super::membership::Joined;
 use super::{Hub, Reasons};
 use crate::effect::{Answer, ConnectionDetails, ConnectionSummary, Effect};
 use crate::input::{Command, MembershipChange, NameList, PermissionOrder, UnixMillis};
+use crate::reliable::Reliable;
 use crate::set::{Kind, Slot};
 use crate::web_pubsub::WebPubSub;
 
@@ -86,24 +88,10 @@ impl Hub {
                 Answer::Yes
             }
             Command::Permission { hub, connection, permission, group, order } => {
-                let Some(slot) = self.slot_in(&hub, &connection) else { return Answer::No };
-                let Some(web_pubsub) = self.web_pubsub_mut(slot) else { return Answer::No };
-                let permissions = &mut web_pubsub.permissions;
-                match order {
-                    PermissionOrder::Check => {
-                        Answer::from(permissions.check(permission, group.as_ref()))
-                    }
-                    PermissionOrder::Grant => match permissions.grant(permission, group.as_ref()) {
-                        Ok(()) => Answer::Yes,
-                        Err(_) => Answer::TooMany,
-                    },
-                    PermissionOrder::Revoke => {
-                        match permissions.revoke(permission, group.as_ref()) {
-                            Ok(()) => Answer::Yes,
-                            Err(_) => Answer::TooMany,
-                        }
-                    }
-                }
+                let slot = self.slot_in(&hub, &connection);
+                slot.map_or(Answer::No, |slot| {
+                    self.permission(slot, permission, group.as_ref(), order)
+                })
             }
             Command::UserInGroup { hub, user, group } => {
                 Answer::from(self.stored.contains(&hub, &user, &group, now))
@@ -129,6 +117,23 @@ impl Hub {
             }
             Command::Describe { hub, connection } => self.describe(&hub, &connection),
         }
+    }
+
+    fn permission(
+        &mut self,
+        slot: Slot,
+        permission: Permission,
+        group: Option<&GroupName>,
+        order: PermissionOrder,
+    ) -> Answer {
+        let Some(web_pubsub) = self.web_pubsub_mut(slot) else { return Answer::No };
+        let permissions = &mut web_pubsub.permissions;
+        let changed = match order {
+            PermissionOrder::Check => return Answer::from(permissions.check(permission, group)),
+            PermissionOrder::Grant => permissions.grant(permission, group),
+            PermissionOrder::Revoke => permissions.revoke(permission, group),
+        };
+        changed.map_or(Answer::TooMany, |()| Answer::Yes)
     }
 
     fn close_by_application(
@@ -236,7 +241,7 @@ impl Hub {
             subprotocol: web_pubsub.and_then(|one| one.subprotocol.as_deref().map(str::to_owned)),
             is_preview: web_pubsub.is_none(),
             is_recovering: web_pubsub.is_some_and(WebPubSub::is_detached),
-            unacknowledged_messages: reliable.map_or(0, |reliable| reliable.unacknowledged()),
+            unacknowledged_messages: reliable.map_or(0, Reliable::unacknowledged),
             waiting_events: open.on_the_way.as_ref().map_or(0, |one| one.waiting_events()),
         }))
     }

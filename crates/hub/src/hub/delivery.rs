@@ -183,7 +183,9 @@ impl Hub {
         let id = open.id.to_string();
         let protocol = match open.form {
             WireForm::Subprotocol(subprotocol) => Some(Subprotocol::name(subprotocol)),
-            _ => open.web_pubsub().and_then(|one| one.subprotocol.as_deref()),
+            WireForm::AsSent | WireForm::Text | WireForm::Binary => {
+                open.web_pubsub().and_then(|one| one.subprotocol.as_deref())
+            }
         };
         let groups =
             GroupsOf { sets: &self.sets, memberships: &open.memberships, hub: self.hub_of(open) };

@@ -16,7 +16,7 @@ use crate::effect::{Effect, Event, UserEvent};
 use crate::events::Then;
 use crate::input::{SimpleMode, UnixMillis};
 use crate::set::Slot;
-use crate::web_pubsub::{Door, Pending};
+use crate::web_pubsub::{Door, Pending, Stream};
 
 /// The event that each message of a simple client is (Web PubSub protocol, "Simple clients").
 const SIMPLE_EVENT: &str = "message";
@@ -150,9 +150,23 @@ impl Hub {
                 }
             }
             ClientMessage::InvokeResponse => {}
-            stream @ (ClientMessage::StartStream { .. }
-            | ClientMessage::StreamData { .. }
-            | ClientMessage::EndStream { .. }) => self.stream_request(now, slot, stream, effects),
+            ClientMessage::StartStream {
+                group,
+                stream_id,
+                idle_timeout_ms,
+                no_echo,
+                ttl_seconds,
+                metadata,
+            } => {
+                let stream = Stream::new(group, no_echo, ttl_seconds, metadata);
+                self.start_stream(now, slot, stream_id, idle_timeout_ms, stream, effects);
+            }
+            ClientMessage::StreamData { stream_id, sequence_id, data } => {
+                self.stream_data(now, slot, stream_id, sequence_id, data, effects);
+            }
+            ClientMessage::EndStream { stream_id, error } => {
+                self.end_stream(now, slot, stream_id, error, effects);
+            }
             ClientMessage::SetGroupState { group, ack_id, state } => {
                 self.acknowledged(slot, ack_id, effects, |hub, effects| {
                     hub.set_group_state(now, slot, &group, state, effects)

@@ -3,7 +3,7 @@
 use hookwire_proto::data::Data;
 use hookwire_proto::permission::Permission;
 use hookwire_proto::subprotocol::{
-    ClientMessage, NamedError, ServerMessage, StreamEndError, StreamPart,
+    NamedError, ServerMessage, StreamEndError, StreamPart, StreamUserError,
 };
 
 use super::requests::{Post, bad_request};
@@ -23,97 +23,82 @@ const STREAM_ID_BYTES_MAX: usize = 256;
 const IDLE_TIMEOUT_MS: u64 = 300_000;
 
 impl Hub {
-    pub(super) fn stream_request(
+    /// Takes the next piece of a stream, or a sign of life.
+    pub(super) fn stream_data(
         &mut self,
         now: UnixMillis,
         slot: Slot,
-        request: ClientMessage,
+        stream_id: String,
+        sequence_id: Option<u64>,
+        data: Option<Data>,
         effects: &mut Vec<Effect>,
     ) {
-        match request {
-            ClientMessage::StartStream {
-                group,
-                stream_id,
-                idle_timeout_ms,
-                no_echo,
-                ttl_seconds,
-                metadata,
-            } => {
-                let idle_timeout_ms = idle_timeout_ms.map_or(IDLE_TIMEOUT_MS, u64::from).max(1);
-                let until = now.saturating_add(idle_timeout_ms);
-                let stream = Stream {
-                    group,
-                    expected: 1,
-                    no_echo,
-                    ttl_seconds,
-                    metadata,
-                    idle_timeout_ms,
-                    until,
+        let Some(stream) = self.touch_stream(now, slot, &stream_id) else {
+            self.stream_not_found(slot, stream_id, effects);
+            return;
+        };
+        let expected = stream.expected;
+        match (sequence_id, data) {
+            (Some(id), Some(data)) if id == expected => {
+                stream.expected += 1;
+                let piece = StreamPart { stream_id: stream_id.clone(), sequence_id: id, end: None };
+                self.publish_piece(now, slot, piece, data, effects);
+                self.stream_ack(slot, stream_id, expected + 1, effects);
+            }
+            (Some(id), Some(_)) if expected < id => {
+                let error = NamedError {
+                    name: "InvalidSequenceId".to_owned(),
+                    message: format!("Expected {expected}, got {id}."),
                 };
-                self.start_stream(slot, stream_id, stream, effects);
+                let expected_sequence_id = expected;
+                let nack = ServerMessage::StreamNack { stream_id, error, expected_sequence_id };
+                self.tell(slot, &nack, effects);
             }
-            ClientMessage::StreamData { stream_id, sequence_id, data } => {
-                let Some(stream) = self.touch_stream(now, slot, &stream_id) else {
-                    self.stream_not_found(slot, stream_id, effects);
-                    return;
-                };
-                let expected = stream.expected;
-                match (sequence_id, data) {
-                    (Some(id), Some(data)) if id == expected => {
-                        stream.expected += 1;
-                        self.publish_piece(now, slot, &stream_id, id, data, None, effects);
-                        self.stream_ack(slot, stream_id, expected + 1, effects);
-                    }
-                    (Some(id), Some(_)) if expected < id => {
-                        let error = NamedError {
-                            name: "InvalidSequenceId".to_owned(),
-                            message: format!("Expected {expected}, got {id}."),
-                        };
-                        let expected_sequence_id = expected;
-                        let nack =
-                            ServerMessage::StreamNack { stream_id, error, expected_sequence_id };
-                        self.tell(slot, &nack, effects);
-                    }
-                    // A repetition, or a sign of life.
-                    (Some(_), Some(_)) => self.stream_ack(slot, stream_id, expected, effects),
-                    (_, None) => {}
-                    (None, Some(_)) => {
-                        let error = bad_request("A piece of a stream needs its number.");
-                        let error_end = stream_failed("InternalServerError");
-                        self.close_stream(
-                            now,
-                            slot,
-                            stream_id,
-                            Some(error_end),
-                            Some(error),
-                            effects,
-                        );
-                    }
-                }
+            // A repetition.
+            (Some(_), Some(_)) => self.stream_ack(slot, stream_id, expected, effects),
+            // A sign of life.
+            (_, None) => {}
+            (None, Some(_)) => {
+                let error = bad_request("A piece of a stream needs its number.");
+                let at_subscribers = Some(stream_failed("InternalServerError"));
+                self.close_stream(now, slot, stream_id, at_subscribers, Some(error), effects);
             }
-            ClientMessage::EndStream { stream_id, error } => {
-                if self.touch_stream(now, slot, &stream_id).is_none() {
-                    self.stream_not_found(slot, stream_id, effects);
-                    return;
-                }
-                let error = error.map(|error| StreamEndError {
-                    name: "UserError".to_owned(),
-                    message: error.message,
-                    user_error_code: error.user_error_code,
-                });
-                self.close_stream(now, slot, stream_id, error, None, effects);
-            }
-            _ => unreachable!("only requests about streams come here"),
         }
     }
 
-    fn start_stream(
+    /// Ends a stream as its publisher wishes.
+    pub(super) fn end_stream(
         &mut self,
+        now: UnixMillis,
         slot: Slot,
         stream_id: String,
-        stream: Stream,
+        error: Option<StreamUserError>,
         effects: &mut Vec<Effect>,
     ) {
+        if self.touch_stream(now, slot, &stream_id).is_none() {
+            self.stream_not_found(slot, stream_id, effects);
+            return;
+        }
+        let error = error.map(|error| StreamEndError {
+            name: "UserError".to_owned(),
+            message: error.message,
+            user_error_code: error.user_error_code,
+        });
+        self.close_stream(now, slot, stream_id, error, None, effects);
+    }
+
+    /// Begins a stream, which has as long from `now` on until its first piece.
+    pub(super) fn start_stream(
+        &mut self,
+        now: UnixMillis,
+        slot: Slot,
+        stream_id: String,
+        idle_timeout_ms: Option<u32>,
+        mut stream: Stream,
+        effects: &mut Vec<Effect>,
+    ) {
+        stream.idle_timeout_ms = idle_timeout_ms.map_or(IDLE_TIMEOUT_MS, u64::from).max(1);
+        stream.until = now.saturating_add(stream.idle_timeout_ms);
         let refusal =
             if let Err(error) = self.permitted(slot, Permission::SendToGroup, &stream.group) {
                 Some(error)
@@ -161,24 +146,23 @@ impl Hub {
         self.conversation_mut(slot)?.streams.get_mut(stream_id)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of what is published")]
     fn publish_piece(
         &mut self,
         now: UnixMillis,
         slot: Slot,
-        stream_id: &str,
-        sequence_id: u64,
+        piece: StreamPart,
         data: Data,
-        end: Option<Option<StreamEndError>>,
         effects: &mut Vec<Effect>,
     ) {
-        let stream = self.conversation_mut(slot).and_then(|one| one.streams.get(stream_id));
-        let Some(stream) = stream else { return };
+        let streams = self.conversation_mut(slot).map(|one| &one.streams);
+        let Some(stream) = streams.and_then(|streams| streams.get(&piece.stream_id)) else {
+            return;
+        };
         let post = Post {
             group: stream.group.clone(),
             data,
             metadata: stream.metadata.clone(),
-            stream: Some(StreamPart { stream_id: stream_id.to_owned(), sequence_id, end }),
+            stream: Some(piece),
             no_echo: stream.no_echo,
             ttl_seconds: stream.ttl_seconds,
         };
@@ -200,8 +184,12 @@ impl Hub {
         let stream = self.conversation_mut(slot).and_then(|one| one.streams.get(&stream_id));
         let Some(stream) = stream else { return };
         let (expected, until) = (stream.expected, stream.until);
-        let end = Some(at_subscribers);
-        self.publish_piece(now, slot, &stream_id, expected, Data::text(""), end, effects);
+        let piece = StreamPart {
+            stream_id: stream_id.clone(),
+            sequence_id: expected,
+            end: Some(at_subscribers),
+        };
+        self.publish_piece(now, slot, piece, Data::text(""), effects);
         if let Some(conversation) = self.conversation_mut(slot) {
             conversation.streams.remove(&stream_id);
         }

@@ -1,5 +1,10 @@
 //! The rules of Web PubSub connections on one shard, each by itself; `crates/sim` tests them together.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for what concerns it among all effects"
+)]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
