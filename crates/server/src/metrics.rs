@@ -48,7 +48,7 @@ impl Kind {
 }
 
 /// What the runtime records by macros, where it happens: name, type, unit, meaning.
-const RECORDED: [(&str, Kind, Unit, &str); 5] = [
+const RECORDED: [(&str, Kind, Unit, &str); 7] = [
     (
         "hookwire_handshakes_total",
         Kind::Counter,
@@ -78,6 +78,18 @@ const RECORDED: [(&str, Kind, Unit, &str); 5] = [
         Kind::Histogram,
         Unit::Seconds,
         "Duration of upstream calls by event, waiting for a free place and repeated attempts included.",
+    ),
+    (
+        "hookwire_upstream_validations_total",
+        Kind::Counter,
+        Unit::Count,
+        "Questions to upstreams whether they want events of this service, by result.",
+    ),
+    (
+        "hookwire_listener_events_total",
+        Kind::Counter,
+        Unit::Count,
+        "Copies of events for listeners by result.",
     ),
 ];
 

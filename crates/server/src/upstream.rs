@@ -123,7 +123,10 @@ enum CallError {
     NotJson,
     #[error("the header X-ASRS-User-Id is doubled or not UTF-8")]
     UserId,
-    #[error("the header ce-connectionState is doubled, not UTF-8 or longer than {} bytes", answer::STATE_BYTES_MAX)]
+    #[error(
+        "the header ce-connectionState is doubled, not UTF-8 or longer than {} bytes",
+        answer::STATE_BYTES_MAX
+    )]
     State,
     #[error("the answer sets cookies of more than {} bytes", answer::COOKIES_BYTES_MAX)]
     Cookies,
@@ -261,7 +264,10 @@ impl Upstream {
             count_copy("dropped");
             if let Some(target) = Target::parse(&url) {
                 let named = self.named(target.origin());
-                named.warn(target.origin(), "too much waits for this listener, copies of events are dropped");
+                named.warn(
+                    target.origin(),
+                    "too much waits for this listener, copies of events are dropped",
+                );
             }
         }
     }
@@ -404,8 +410,7 @@ impl Upstream {
             let authorization = authorization.as_ref();
             let request = self.0.requests.call(call, target, authorization, *unix_seconds);
             let (head, written) = self.0.http.send(request);
-            let answer =
-                async { answer::read(head.await?, wanted).await.map_err(Failure::Final) };
+            let answer = async { answer::read(head.await?, wanted).await.map_err(Failure::Final) };
             (answer, written)
         };
         let pass = || {

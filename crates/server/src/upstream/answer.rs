@@ -54,7 +54,9 @@ impl Wanted {
     pub(super) const fn of(event: &Event) -> Self {
         match event {
             Event::Connect { .. } => Self::Preview { body_bytes_max: CONNECT_BODY_BYTES_MAX },
-            Event::Message(_) | Event::Disconnect => Self::Preview { body_bytes_max: BODY_BYTES_MAX },
+            Event::Message(_) | Event::Disconnect => {
+                Self::Preview { body_bytes_max: BODY_BYTES_MAX }
+            }
             Event::Connecting(_) => Self::Connect,
             Event::User(_) => Self::UserEvent,
             Event::Connected | Event::Disconnected { .. } | Event::Joined(_) | Event::Left(_) => {
@@ -117,7 +119,11 @@ async fn collect(body: Incoming, bytes_max: usize) -> Result<Bytes, CallError> {
     }
 }
 
-fn read_head(status: u16, headers: &HeaderMap, wanted: Wanted) -> Result<UpstreamAnswer, CallError> {
+fn read_head(
+    status: u16,
+    headers: &HeaderMap,
+    wanted: Wanted,
+) -> Result<UpstreamAnswer, CallError> {
     let is_identity =
         |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
@@ -187,7 +193,11 @@ fn cookies(headers: &HeaderMap) -> Result<Option<Arc<str>>, CallError> {
     let cookies: Vec<String> =
         cookies.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     let cookies = cookies.join("; ");
-    if COOKIES_BYTES_MAX < cookies.len() { Err(CallError::Cookies) } else { Ok(Some(cookies.into())) }
+    if COOKIES_BYTES_MAX < cookies.len() {
+        Err(CallError::Cookies)
+    } else {
+        Ok(Some(cookies.into()))
+    }
 }
 
 /// Returns every subprotocol named, in order, whether in one line or in several (RFC 6455, section 11.3.4).
@@ -233,7 +243,10 @@ mod tests {
 
     const PREVIEW: Wanted = Wanted::Preview { body_bytes_max: 0 };
 
-    fn read_head(lines: &[(&'static str, &[u8])], wanted: Wanted) -> Result<UpstreamAnswer, CallError> {
+    fn read_head(
+        lines: &[(&'static str, &[u8])],
+        wanted: Wanted,
+    ) -> Result<UpstreamAnswer, CallError> {
         super::read_head(200, &headers(lines), wanted)
     }
 
@@ -274,7 +287,9 @@ mod tests {
             assert_eq!(state(&[(name, b"eyJhIjoxfQ==")]).unwrap(), Some(12));
             assert_eq!(state(&[(name, &longest)]).unwrap(), Some(STATE_BYTES_MAX));
             let too_long = [b'a'; STATE_BYTES_MAX + 1];
-            for lines in [&[(name, &b"a"[..]), (name, b"b")][..], &[(name, b"\xff")], &[(name, &too_long)]] {
+            for lines in
+                [&[(name, &b"a"[..]), (name, b"b")][..], &[(name, b"\xff")], &[(name, &too_long)]]
+            {
                 assert!(matches!(state(lines), Err(CallError::State)));
             }
         }
@@ -312,7 +327,12 @@ mod tests {
         assert!(matches!(read_head(&too_long, Wanted::Connect), Err(CallError::Cookies)));
     }
 
-    fn check_body(status: u16, content_type: Option<&str>, body: &'static [u8], wanted: Wanted) -> bool {
+    fn check_body(
+        status: u16,
+        content_type: Option<&str>,
+        body: &'static [u8],
+        wanted: Wanted,
+    ) -> bool {
         let content_type = content_type.map(str::to_owned);
         let body = Bytes::from_static(body);
         let answer = UpstreamAnswer { status, content_type, body, ..UpstreamAnswer::default() };
@@ -331,7 +351,11 @@ mod tests {
             (None, true),
         ] {
             for wanted in [PREVIEW, Wanted::Connect, Wanted::UserEvent] {
-                assert_eq!(check_body(200, content_type, b"\xff", wanted), fits, "{content_type:?}");
+                assert_eq!(
+                    check_body(200, content_type, b"\xff", wanted),
+                    fits,
+                    "{content_type:?}"
+                );
                 assert!(check_body(200, content_type, b"\"\xc3\xbc\"", wanted));
             }
         }
@@ -347,7 +371,9 @@ mod tests {
             assert!(check_body(200, json, body, PREVIEW), "the preview sends it on as text");
             assert!(check_body(200, json, body, Wanted::Connect), "the hub reads it");
         }
-        for body in [&b""[..], b"{}", b" [1, null]\n", b"\"a\"", b"1e400", b"12345678901234567890123"] {
+        for body in
+            [&b""[..], b"{}", b" [1, null]\n", b"\"a\"", b"1e400", b"12345678901234567890123"]
+        {
             assert!(check_body(200, json, body, Wanted::UserEvent), "{body:?}");
         }
         let deep: &'static [u8] = "[".repeat(100_000).leak().as_bytes();

@@ -59,7 +59,9 @@ impl Policy {
     /// Returns how a call with this event behaves.
     pub(super) const fn of(event: &Event) -> Self {
         let (passing, repetition, is_notice) = match event {
-            Event::Connect { .. } | Event::Connecting(_) => (Passing::Never, Repetition::Silent, false),
+            Event::Connect { .. } | Event::Connecting(_) => {
+                (Passing::Never, Repetition::Silent, false)
+            }
             Event::Message(_) => (Passing::Written, Repetition::Silent, false),
             Event::Disconnect => (Passing::Written, Repetition::Crossed, false),
             Event::User(user) if user.is_invocation => (Passing::Never, Repetition::Unsent, false),
@@ -88,9 +90,10 @@ pub(super) enum Failure {
 impl Failure {
     fn into_error(self) -> CallError {
         match self {
-            Self::Unsent(error) | Self::Crossed(error) | Self::Silent(error) | Self::Final(error) => {
-                error
-            }
+            Self::Unsent(error)
+            | Self::Crossed(error)
+            | Self::Silent(error)
+            | Self::Final(error) => error,
         }
     }
 }
@@ -176,7 +179,34 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::future::{pending, ready};
 
+    use std::sync::Arc;
+
+    use hookwire_hub::UserEvent;
+    use hookwire_proto::data::{Data, Metadata};
+    use hookwire_proto::message::Message;
+
     use super::*;
+
+    fn connect() -> Policy {
+        Policy::of(&Event::Connecting(Arc::default()))
+    }
+
+    fn message() -> Policy {
+        Policy::of(&Event::Message(Message::text("x")))
+    }
+
+    fn disconnect() -> Policy {
+        Policy::of(&Event::Disconnect)
+    }
+
+    fn user(is_invocation: bool) -> Policy {
+        let (data, metadata) = (Data::text("x"), Metadata::default());
+        Policy::of(&Event::User(UserEvent { name: "x".into(), data, metadata, is_invocation }))
+    }
+
+    fn notice() -> Policy {
+        Policy::of(&Event::Connected)
+    }
 
     /// When each attempt began, in milliseconds after the first.
     #[derive(Debug, Default)]
@@ -209,7 +239,7 @@ mod tests {
                 pending()
             })
         };
-        let result = run(true, true, attempt, pending::<()>).await;
+        let result = run(connect(), attempt, pending::<()>).await;
         assert!(result.is_err());
         assert_eq!(*attempts.0.borrow(), [0, 50, 150, 350, 750, 1_550, 3_150]);
     }
@@ -221,7 +251,7 @@ mod tests {
             let result = if attempts.note() < 3 { Err(silent()) } else { Ok("answer") };
             (ready(result), pending())
         };
-        assert_eq!(run(true, true, attempt, pending::<()>).await.unwrap(), "answer");
+        assert_eq!(run(connect(), attempt, pending::<()>).await.unwrap(), "answer");
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,7 +261,7 @@ mod tests {
             attempts.note();
             (ready(Err::<(), _>(Failure::Final(CallError::GivenUp))), pending())
         };
-        assert!(run(true, true, attempt, pending::<()>).await.is_err());
+        assert!(run(connect(), attempt, pending::<()>).await.is_err());
         assert_eq!(attempts.0.borrow().len(), 1);
     }
 
@@ -240,12 +270,12 @@ mod tests {
         let attempts = Attempts::default();
         let attempt = || {
             let failure = match attempts.note() {
-                1 | 2 => Failure::Stale(CallError::GivenUp),
+                1 | 2 => Failure::Crossed(CallError::GivenUp),
                 _ => silent(),
             };
             (ready(Err::<(), _>(failure)), pending())
         };
-        assert!(run(false, false, attempt, pending::<()>).await.is_err());
+        assert!(run(disconnect(), attempt, pending::<()>).await.is_err());
         assert_eq!(*attempts.0.borrow(), [0, 0, 0]);
     }
 
@@ -256,7 +286,7 @@ mod tests {
             attempts.note();
             (after(5_000, Err::<(), _>(silent())), pending())
         };
-        assert!(run(true, true, attempt, pending::<()>).await.is_err());
+        assert!(run(connect(), attempt, pending::<()>).await.is_err());
         assert_eq!(attempts.0.borrow().len(), 1);
     }
 
@@ -269,7 +299,7 @@ mod tests {
             passed.set(Some(begin.elapsed()));
             pending::<()>()
         };
-        assert_eq!(run(true, false, attempt, pass).await.unwrap(), "late");
+        assert_eq!(run(message(), attempt, pass).await.unwrap(), "late");
         assert_eq!(passed.get(), Some(Duration::from_millis(1_250)));
         assert_eq!(begin.elapsed(), Duration::from_secs(10));
     }
@@ -278,18 +308,18 @@ mod tests {
     async fn what_is_answered_unwritten_or_awaited_does_not_pass() {
         let never = || -> std::future::Pending<()> { panic!("it passes") };
         let quick = || (after(249, Ok(())), ready(()));
-        run(true, false, quick, never).await.unwrap();
+        run(message(), quick, never).await.unwrap();
         let unwritten = || (after(60_000, Ok(())), pending());
-        run(true, false, unwritten, never).await.unwrap();
+        run(message(), unwritten, never).await.unwrap();
         let awaited = || (after(29_000, Ok(())), ready(()));
-        run(true, true, awaited, never).await.unwrap();
+        run(connect(), awaited, never).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_has_passed_is_given_up_on_demand_and_not_repeated() {
         let begin = Instant::now();
         let attempt = || (pending::<Result<(), Failure>>(), ready(()));
-        let error = run(true, false, attempt, || after(750, ())).await.unwrap_err();
+        let error = run(message(), attempt, || after(750, ())).await.unwrap_err();
         assert!(matches!(error, CallError::GivenUp));
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
 
@@ -298,7 +328,7 @@ mod tests {
             attempts.note();
             (after(300, Err::<(), _>(silent())), ready(()))
         };
-        assert!(run(true, false, attempt, pending::<()>).await.is_err());
+        assert!(run(message(), attempt, pending::<()>).await.is_err());
         assert_eq!(attempts.0.borrow().len(), 1);
     }
 
@@ -318,7 +348,54 @@ mod tests {
             passed.set(Some(begin.elapsed()));
             pending::<()>()
         };
-        run(true, false, attempt, pass).await.unwrap();
+        run(message(), attempt, pass).await.unwrap();
         assert_eq!(passed.get(), Some(Duration::from_millis(200 + 50 + 250)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_invocation_is_sent_again_only_if_it_was_never_sent() {
+        for (failures, attempts_made) in [
+            (&[Failure::Unsent as fn(_) -> _, Failure::Unsent, Failure::Final][..], 3),
+            (&[Failure::Unsent, Failure::Crossed], 2),
+            (&[Failure::Crossed], 1),
+            (&[Failure::Silent], 1),
+        ] {
+            let attempts = Attempts::default();
+            let attempt = || {
+                let failure = failures[attempts.note() - 1](CallError::GivenUp);
+                (ready(Err::<(), _>(failure)), pending())
+            };
+            assert!(run(user(true), attempt, pending::<()>).await.is_err());
+            assert_eq!(*attempts.0.borrow(), vec![0; attempts_made]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_raised_does_not_pass_and_a_notice_passes_after_a_second() {
+        let never = || -> std::future::Pending<()> { panic!("it passes") };
+        let slow = || (after(59_000, Ok(())), ready(()));
+        run(user(false), slow, never).await.unwrap();
+        run(user(true), slow, never).await.unwrap();
+
+        let begin = Instant::now();
+        let passed = Cell::new(None);
+        let pass = || {
+            passed.set(Some(begin.elapsed()));
+            pending::<()>()
+        };
+        let unwritten = || (after(59_000, Ok(())), pending());
+        run(notice(), unwritten, pass).await.unwrap();
+        assert_eq!(passed.get(), Some(NOTICE_TIME));
+        let quick = || (after(999, Ok(())), ready(()));
+        run(notice(), quick, never).await.unwrap();
+    }
+
+    #[test]
+    fn a_notice_is_sent_again_three_times() {
+        let mut retries = Retries::default();
+        let pauses: Vec<u64> =
+            std::iter::from_fn(|| retries.pause()).map(|p| p.as_secs()).collect();
+        assert_eq!(pauses, [1, 3, 5]);
+        assert_eq!(retries.pause(), None);
     }
 }

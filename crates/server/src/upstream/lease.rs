@@ -199,7 +199,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_repeated_to_all_within_pauses_that_double_up_to_a_minute() {
-        let giver = Giver::new((0..9).map(|_| Err("no")).chain([Ok((1, MINUTE)), Err("no"), Err("no")]));
+        let giver =
+            Giver::new((0..9).map(|_| Err("no")).chain([Ok((1, MINUTE)), Err("no"), Err("no")]));
         let mut begun = Vec::new();
         for _ in 0..400 {
             let before = giver.asked().len();

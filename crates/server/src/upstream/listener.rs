@@ -153,3 +153,113 @@ impl Drop for Waiting {
         self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hookwire_hub::{Event, EventFacts, UserEvent};
+    use hookwire_proto::data::{Data, DataKind, Metadata};
+    use hookwire_proto::handler::{EventPattern, HandlerUrl, SystemEvents};
+    use hookwire_proto::name::{ConnectionId, HubName};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn copy(url: &str, payload_bytes: usize) -> EventCopy {
+        EventCopy {
+            listener: Arc::new(EventListener {
+                url: HandlerUrl::parse(url).unwrap(),
+                user_events: EventPattern::any(),
+                system_events: SystemEvents::default(),
+            }),
+            hub: HubName::parse("chat").unwrap(),
+            connection: ConnectionId::new(1, 2, [3; 16]),
+            user: None,
+            facts: EventFacts { sequence: 0, subprotocol: None, state: None, cookies: None },
+            event: Event::User(UserEvent {
+                name: "x".into(),
+                data: Data { kind: DataKind::Binary, bytes: Bytes::from(vec![0; payload_bytes]) },
+                metadata: Metadata::default(),
+                is_invocation: false,
+            }),
+        }
+    }
+
+    /// Queues whose copies are delivered as far as `allowed` allows, and how many were taken at all.
+    struct Bench {
+        listeners: Listeners,
+        tasks: TaskTracker,
+        allowed: Arc<Semaphore>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let allowed = Arc::new(Semaphore::new(0));
+            Self { listeners: Listeners::new(), tasks: TaskTracker::new(), allowed }
+        }
+
+        fn push(&self, copy: EventCopy) -> Result<(), Dropped> {
+            let allowed = self.allowed.clone();
+            let deliver = move |waiting: Waiting| {
+                let allowed = allowed.clone();
+                async move {
+                    allowed.acquire().await.unwrap().forget();
+                    drop(waiting);
+                }
+            };
+            self.listeners.push(copy, &self.tasks, deliver)
+        }
+
+        /// Closes the queues and waits until they are empty.
+        async fn drain(self) {
+            self.allowed.add_permits(2 * EVENTS_MAX);
+            self.listeners.close();
+            self.tasks.close();
+            self.tasks.wait().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_the_newest_and_has_room_again_when_something_was_delivered() {
+        let bench = Bench::new();
+        for _ in 0..EVENTS_MAX {
+            bench.push(copy("http://a/", 0)).unwrap();
+        }
+        assert_eq!(bench.push(copy("http://a/", 0)), Err(Dropped));
+        bench.push(copy("http://b/", 0)).expect("other listeners have queues of their own");
+        let taken = {
+            let queues = bench.listeners.0.lock().unwrap();
+            queues.listeners[0].1.room.clone()
+        };
+        bench.allowed.add_permits(2);
+        while taken.events.load(Ordering::Relaxed) == EVENTS_MAX {
+            tokio::task::yield_now().await;
+        }
+        bench.push(copy("http://a/", 0)).unwrap();
+        bench.drain().await;
+        assert_eq!(taken.events.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_too() {
+        let bench = Bench::new();
+        for _ in 0..4 {
+            bench.push(copy("http://a/", BYTES_MAX / 4)).unwrap();
+        }
+        assert_eq!(bench.push(copy("http://a/", 1)), Err(Dropped));
+        bench.push(copy("http://a/", 0)).unwrap();
+        bench.drain().await;
+    }
+
+    #[tokio::test]
+    async fn listeners_are_bounded_and_known_by_what_they_are() {
+        let bench = Bench::new();
+        for at in 0..LISTENERS_MAX {
+            bench.push(copy(&format!("http://h{at}/"), 0)).unwrap();
+        }
+        bench.push(copy("http://h0/", 0)).unwrap();
+        assert_eq!(bench.push(copy("http://one-more/", 0)), Err(Dropped));
+        assert_eq!(bench.listeners.0.lock().unwrap().listeners.len(), LISTENERS_MAX);
+        bench.drain().await;
+    }
+}

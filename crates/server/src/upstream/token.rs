@@ -22,7 +22,7 @@ use super::request::Target;
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// A token's file is looked at again after this time.
-const FILE_TIME: Duration = Duration::from_secs(10);
+pub(super) const FILE_TIME: Duration = Duration::from_secs(10);
 
 /// How long an authorization server may take.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -66,7 +66,9 @@ impl Tokens {
                     BearerSource::ClientCredentials(credentials) => {
                         let asked = timeout(TIME_MAX, ask(credentials, &http)).await;
                         asked.unwrap_or_else(|_| {
-                            Err(format!("the authorization server did not answer within {TIME_MAX:?}"))
+                            Err(format!(
+                                "the authorization server did not answer within {TIME_MAX:?}"
+                            ))
                         })
                     }
                 };
@@ -132,11 +134,13 @@ async fn ask(
         request
     };
     let response = http.ask(&target, request).await;
-    let response = response.map_err(|error| format!("the authorization server: {}", chain(&error)))?;
+    let response =
+        response.map_err(|error| format!("the authorization server: {}", chain(&error)))?;
     let status = response.status();
     let limit = usize::try_from(TOKEN_BYTES_MAX).expect("64 KiB fit");
     let body = Limited::new(response.into_body(), limit).collect().await;
-    let body = body.map_err(|_| "the answer of the authorization server breaks off or is too long")?;
+    let body =
+        body.map_err(|_| "the answer of the authorization server breaks off or is too long")?;
     let answer = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
     if !status.is_success() {
         let error = shown_error(&answer);
@@ -174,9 +178,8 @@ fn use_time(expires_in: Option<&serde_json::Value>) -> Duration {
     let seconds = expires_in.and_then(|value| {
         value.as_u64().or_else(|| value.as_str().and_then(|digits| digits.parse().ok()))
     });
-    seconds.map_or(UNKNOWN_TIME, |seconds| {
-        Duration::from_secs(seconds).min(TOKEN_TIME_MAX) * 9 / 10
-    })
+    seconds
+        .map_or(UNKNOWN_TIME, |seconds| Duration::from_secs(seconds).min(TOKEN_TIME_MAX) * 9 / 10)
 }
 
 /// Returns the value of the header; `None` if it is no token (RFC 6750, section 2.1).

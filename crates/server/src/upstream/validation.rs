@@ -38,7 +38,9 @@ pub(super) enum Verdict {
         "AbuseProtectionResponseMissingAllowedOrigin: the upstream allows {actual}, which is not {expected}"
     )]
     MissingAllowedOrigin { expected: String, actual: String },
-    #[error("AbuseProtectionResponseInvalidStatusCode: the upstream answered its validation with {0}")]
+    #[error(
+        "AbuseProtectionResponseInvalidStatusCode: the upstream answered its validation with {0}"
+    )]
     InvalidStatusCode(u16),
     #[error("AbuseProtectionResponseFailed: {0}")]
     Failed(String),
@@ -116,7 +118,12 @@ async fn judge(
         Err(verdict) => {
             let url = target.shown();
             if let Verdict::MissingAllowedOrigin { expected, actual } = &verdict {
-                tracing::warn!(url, expected, actual, "an upstream does not allow this service's origin");
+                tracing::warn!(
+                    url,
+                    expected,
+                    actual,
+                    "an upstream does not allow this service's origin"
+                );
             } else {
                 tracing::warn!(url, %verdict, "an upstream was not validated");
             }
