@@ -1,6 +1,7 @@
 //! What the operations of the protocol do. No state is held here but what makes things faster.
 
 mod groups;
+mod memberships;
 mod presence;
 
 use std::sync::Arc;
@@ -20,6 +21,18 @@ use crate::store::{
     StoreError, UserChange, UserRecord,
 };
 use crate::wire::{self, Answer, Operation, Push};
+
+pub(crate) use self::memberships::Memberships;
+
+/// A connection that asks for something.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// Whose it is.
+    pub(crate) user: UserName,
+    pub(crate) connection: String,
+    /// The [`Memberships::mark`] of the groups that it was put into when it came; absent if the service has nowhere to keep it.
+    pub(crate) mark: Option<String>,
+}
 
 /// The chat room on a store and a hub.
 #[derive(Debug)]
@@ -47,21 +60,22 @@ impl Chat {
         Self { store, hub, deliveries, random: random.clone() }
     }
 
-    /// Carries out what `user` asks for at `now`.
+    /// Carries out what a connection asks for at `now`.
     ///
     /// # Errors
     /// [`Refusal`] says why not.
     pub(crate) async fn carry_out(
         &self,
-        user: &UserName,
+        caller: &Caller,
         operation: Operation,
         now: SystemTime,
     ) -> Result<Answer, Refusal> {
+        let user = &caller.user;
         if self.deliveries.are_full() {
             return Err(Refusal::new(Code::Unavailable, "The chat is too busy. Try again."));
         }
         match operation {
-            Operation::Hello {} => self.hello(user).await,
+            Operation::Hello {} => self.hello(caller).await,
             Operation::Open { conversation, before, after, limit } => {
                 let part = match (before, after) {
                     (None, None) => Part::Newest,
@@ -106,7 +120,8 @@ impl Chat {
         self.deliveries.close(DELIVER_TIME_MAX).await;
     }
 
-    async fn hello(&self, user: &UserName) -> Result<Answer, Refusal> {
+    async fn hello(&self, caller: &Caller) -> Result<Answer, Refusal> {
+        let user = &caller.user;
         let public = self.known_conversation(&ConversationId::Public).await?;
         let greeting = UserChange::Greet { public_seq: public.last_seq() };
         let (record, people) =
@@ -114,8 +129,7 @@ impl Chat {
         self.announce_presence(user);
         let conversations = async {
             let conversations = self.conversations_of(user, &record, public).await?;
-            self.assert_memberships(user, &conversations).await?;
-            Ok(conversations)
+            self.assert_memberships(caller, &record, conversations).await
         };
         let (conversations, users) = join(conversations, self.users_online(user, people)).await;
         let conversations = conversations?
@@ -133,13 +147,24 @@ impl Chat {
         }
     }
 
-    /// Returns the public room and what else the user belongs to or is invited to. A conversation that cannot be understood is left
-    /// out and logged.
+    /// Returns the public room and what else the user belongs to or is invited to.
     async fn conversations_of(
         &self,
         user: &UserName,
         record: &UserRecord,
         public: Conversation,
+    ) -> Result<Vec<Conversation>, Refusal> {
+        let mut conversations = self.listed_conversations(user, record).await?;
+        conversations.insert(0, public);
+        Ok(conversations)
+    }
+
+    /// Returns what a user belongs to or is invited to, but for the public room. A conversation that cannot be understood is left out
+    /// and logged.
+    async fn listed_conversations(
+        &self,
+        user: &UserName,
+        record: &UserRecord,
     ) -> Result<Vec<Conversation>, Refusal> {
         let ids: Vec<ConversationId> = record
             .conversations
@@ -165,7 +190,7 @@ impl Chat {
             .into_iter()
             .flatten()
             .filter(|conversation| conversation.has_member(user) || conversation.has_invited(user));
-        Ok(std::iter::once(public).chain(theirs).collect())
+        Ok(theirs.collect())
     }
 
     async fn open(

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::chat::Chat;
+use crate::chat::{Caller, Chat};
 use crate::dialect::Hub;
 use crate::name::UserName;
 use crate::pages::{Pages, plain};
@@ -99,8 +99,11 @@ async fn endpoint(
 /// A message that a client sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
+    pub(crate) connection: &'a str,
     /// Whose connection it is.
     pub(crate) user: Option<&'a str>,
+    /// The [`Caller::mark`].
+    pub(crate) mark: Option<&'a str>,
     pub(crate) binary: bool,
 }
 
@@ -123,12 +126,17 @@ impl Functions {
         let Some(user) = asked.user.and_then(|user| UserName::parse(user).ok()) else {
             return refusal(re, Code::Forbidden, "The connection belongs to nobody.");
         };
+        let caller = Caller {
+            user,
+            connection: asked.connection.to_owned(),
+            mark: asked.mark.map(str::to_owned),
+        };
         let Ok(_handling) = self.handling.try_acquire() else {
             return refusal(re, Code::Unavailable, "The chat is too busy. Try again.");
         };
         let answer = match operation {
             Ok(operation) => {
-                let carrying_out = self.chat.carry_out(&user, operation, SystemTime::now());
+                let carrying_out = self.chat.carry_out(&caller, operation, SystemTime::now());
                 tokio::time::timeout(OPERATION_TIME_MAX, carrying_out).await.unwrap_or_else(|_| {
                     let text = "This took too long. It may have been done.";
                     Err(Refusal::new(Code::Unavailable, text))
@@ -195,7 +203,7 @@ pub(crate) fn refused(status: StatusCode, refusal: &Refusal) -> Response {
     json_answer(status, &json!({ "code": refusal.code, "message": refusal.message }))
 }
 
-fn json_answer(status: StatusCode, value: &impl Serialize) -> Response {
+pub(crate) fn json_answer(status: StatusCode, value: &impl Serialize) -> Response {
     let bytes =
         serde_json::to_vec(value).expect("texts, numbers and lists of them can be written as JSON");
     let mut response = Response::new(Body::from(bytes));

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookwire_client::{
-    ConnectionString, ConnectionStringError, HubName, Service, ServiceOptions, SetupError,
+    ConnectionString, ConnectionStringError, HubName, ServiceOptions, SetupError,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::chat::Chat;
+pub use self::dialect::Dialect;
 use self::dialect::Hub;
 use self::functions::{Functions, MESSAGES_HANDLED_MAX};
 use self::pages::Pages;
@@ -61,6 +62,8 @@ use self::store::{Random, open_folder};
 pub struct ChatConfig {
     /// The service that calls the functions, and its key.
     pub connection_string: ConnectionString,
+    /// How the service and the functions speak with each other. Default: [`Dialect::Preview`].
+    pub dialect: Dialect,
     /// The hub that is the chat. Events of other hubs are refused.
     pub hub: HubName,
     /// The folder of the history. Created if it is absent; several instances may share it.
@@ -69,8 +72,9 @@ pub struct ChatConfig {
     pub public_endpoint: Option<Url>,
     /// Whether calls must carry the signature of the service. Default: true.
     pub verify_signature: bool,
-    /// Whether the URL that a page gets always carries a token. Default: false, only if the page asks.
-    pub always_with_token: bool,
+    /// Whether the URL that a page gets always carries a token. Default: `None`, which means in Web PubSub, where hubs let nobody in
+    /// without one unless they are told to, and in the preview only if the page asks.
+    pub always_with_token: Option<bool>,
 }
 
 impl ChatConfig {
@@ -78,11 +82,12 @@ impl ChatConfig {
     pub fn new(connection_string: ConnectionString, hub: HubName, data: PathBuf) -> Self {
         Self {
             connection_string,
+            dialect: Dialect::default(),
             hub,
             data,
             public_endpoint: None,
             verify_signature: true,
-            always_with_token: false,
+            always_with_token: None,
         }
     }
 }
@@ -104,16 +109,14 @@ pub struct Running {
 /// # Panics
 /// When the system that gave randomness at the start gives none later.
 pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running, ServeError> {
-    let ChatConfig { connection_string, hub, data, public_endpoint, .. } = config;
+    let ChatConfig { connection_string, dialect, hub, data, public_endpoint, .. } = config;
     let address = listener.local_addr().map_err(|source| ServeError::Listener { source })?;
     let public = match public_endpoint {
         Some(endpoint) => ConnectionString::new(endpoint, connection_string.access_key().clone())?,
         None => connection_string.clone(),
     };
     let options = ServiceOptions { call_timeout: SERVICE_CALL_MAX, ..ServiceOptions::default() };
-    let hub = |connection| {
-        Service::with_options(connection, hub.clone(), options.clone()).map(Hub::Preview)
-    };
+    let hub = |connection| Hub::new(dialect, connection, hub.clone(), options.clone());
     let (hub, public) = (hub(connection_string)?, hub(public)?);
     let objects = tokio::task::spawn_blocking(move || open_folder(&data))
         .await
@@ -127,7 +130,7 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
         hub,
         public,
         verify_signature: config.verify_signature,
-        always_with_token: config.always_with_token,
+        always_with_token: config.always_with_token.unwrap_or(dialect == Dialect::WebPubSub),
         handling: Semaphore::new(MESSAGES_HANDLED_MAX),
     });
     let stop = CancellationToken::new();

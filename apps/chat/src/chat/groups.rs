@@ -1,12 +1,11 @@
-//! Groups: made, joined by invitation, left. Hookwire delivers to a group of the same name, in which the service keeps the members.
+//! Groups: made, joined by invitation, left. Hookwire delivers to a group of the same name.
 
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use hookwire_client::ServiceError;
 
 use super::{Chat, READS_AT_ONCE_MAX, mark, unreadable, view};
-use crate::deliveries::{Delivery, patiently};
+use crate::deliveries::Delivery;
 use crate::name::{ConversationId, UserName, parse_title};
 use crate::refusal::{Code, Refusal};
 use crate::store::{Answer as Stored, Conversation, ConversationChange, MEMBERS_MAX, UserChange};
@@ -104,9 +103,7 @@ impl Chat {
             }
             Err(refusal) => return Err(refusal),
         };
-        patiently(|| self.hub.remove_from_group(&entry, user.as_str()))
-            .await
-            .map_err(unreachable)?;
+        self.remove_from_group(id, user).await?;
         self.store.change_user(user, UserChange::Forget(entry.clone())).await?;
         // They may have been invited again meanwhile, and even have joined: what was just removed belongs to that.
         let now = self.known_conversation(id).await?;
@@ -122,31 +119,6 @@ impl Chat {
             self.announce_to_members(&conversation).await?;
         }
         Ok(Answer::Nothing {})
-    }
-
-    /// Makes sure that Hookwire delivers the user's groups to them: a service that lost its storage, or a request that was cut half
-    /// way, must not keep messages from a member.
-    pub(super) async fn assert_memberships(
-        &self,
-        user: &UserName,
-        conversations: &[Conversation],
-    ) -> Result<(), Refusal> {
-        let groups = conversations
-            .iter()
-            .filter(|conversation| conversation.has_member(user))
-            .filter_map(|conversation| ConversationId::parse(&conversation.id))
-            .filter(|id| matches!(id, ConversationId::Group(_)));
-        stream::iter(groups)
-            .map(Ok)
-            .try_for_each_concurrent(READS_AT_ONCE_MAX, |id| async move {
-                self.add_to_group(&id, user).await
-            })
-            .await
-    }
-
-    async fn add_to_group(&self, id: &ConversationId, user: &UserName) -> Result<(), Refusal> {
-        let group = id.to_string();
-        patiently(|| self.hub.add_to_group(&group, user.as_str())).await.map_err(unreachable)
     }
 
     async fn change_members(
@@ -219,8 +191,4 @@ fn parse_members(user: &UserName, members: &[String]) -> Result<Vec<UserName>, R
         }
     }
     if MEMBERS_MAX < invited.len() + 1 { Err(too_many()) } else { Ok(invited) }
-}
-
-fn unreachable(error: ServiceError) -> Refusal {
-    Refusal::unavailable("The chat could not reach the service. Try again.", error)
 }

@@ -63,7 +63,9 @@ async fn message(State(door): State<Arc<Door>>, headers: HeaderMap, body: Body) 
     let binary = headers
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream"));
-    door.functions.message(Asked { user: event.user.as_deref(), binary }, body).await
+    let asked =
+        Asked { connection: &event.connection_id, user: event.user.as_deref(), mark: None, binary };
+    door.functions.message(asked, body).await
 }
 
 /// A connection is gone.

@@ -2,13 +2,19 @@
 
 use anyhow::Result;
 use axum::http::StatusCode;
+use hookwire_chat::Dialect;
 use serde_json::{Value, json};
 
-use crate::service::{Room, good, refused};
+use crate::service::{Room, good, in_both_dialects, refused};
 
-#[tokio::test]
-async fn frames_that_are_none_are_refused() -> Result<()> {
-    let room = Room::open().await?;
+in_both_dialects!(
+    frames_that_are_none_are_refused,
+    fields_are_bounded,
+    a_spoiled_conversation_is_left_out_and_says_so
+);
+
+async fn frames_that_are_none_are_refused(dialect: Dialect) -> Result<()> {
+    let room = Room::in_dialect(dialect).await?;
     let deep = format!(r#"{{"re":1,"op":"hello","x":{}"#, "[".repeat(100_000));
     let wide = format!(r#"{{"re":1,"op":"hello","x":[{}0]}}"#, "[],".repeat(40_000));
     for (frame, re, code) in [
@@ -24,7 +30,7 @@ async fn frames_that_are_none_are_refused() -> Result<()> {
         (&deep, 0, "invalid"),
         (&"x".repeat(200_000), 0, "too_large"),
     ] {
-        let answered = room.event("message", &[("X-ASRS-User-Id", "ann")], frame).await?;
+        let answered = room.message(Some("ann"), "text/plain", frame).await?;
         let shown: String = frame.chars().take(60).collect();
         assert_eq!(answered.status, StatusCode::OK, "{shown}");
         let answer = answered.json();
@@ -32,24 +38,23 @@ async fn frames_that_are_none_are_refused() -> Result<()> {
         assert_eq!(answer["re"], re, "{shown}");
     }
     room.service.online.lock().unwrap().insert("ann".to_owned());
-    let answered = room.event("message", &[("X-ASRS-User-Id", "ann")], wide).await?;
+    let answered = room.message(Some("ann"), "text/plain", wide).await?;
     good(answered.json());
 
-    let invalid =
-        room.event("message", &[("X-ASRS-User-Id", "ann")], &b"{\"re\":1,\"op\":\"\xff\"}"[..]);
+    let invalid = room.message(Some("ann"), "text/plain", &b"{\"re\":1,\"op\":\"\xff\"}"[..]);
     refused(&invalid.await?.json(), "invalid");
-    let binary = [("X-ASRS-User-Id", "ann"), ("Content-Type", "application/octet-stream")];
-    refused(&room.event("message", &binary, r#"{"re":1,"op":"hello"}"#).await?.json(), "invalid");
-    let nobody = room.event("message", &[], r#"{"re":5,"op":"hello"}"#).await?.json();
+    let frame = r#"{"re":5,"op":"hello"}"#;
+    let binary = room.message(Some("ann"), "application/octet-stream", frame);
+    refused(&binary.await?.json(), "invalid");
+    let nobody = room.message(None, "text/plain", frame).await?.json();
     refused(&nobody, "forbidden");
     assert_eq!(nobody["re"], 5);
     room.close().await;
     Ok(())
 }
 
-#[tokio::test]
-async fn fields_are_bounded() -> Result<()> {
-    let room = Room::open().await?;
+async fn fields_are_bounded(dialect: Dialect) -> Result<()> {
+    let room = Room::in_dialect(dialect).await?;
     for user in ["ann", "bob"] {
         room.hello(user).await?;
     }
@@ -101,9 +106,8 @@ async fn fields_are_bounded() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_spoiled_conversation_is_left_out_and_says_so() -> Result<()> {
-    let room = Room::open().await?;
+async fn a_spoiled_conversation_is_left_out_and_says_so(dialect: Dialect) -> Result<()> {
+    let room = Room::in_dialect(dialect).await?;
     for user in ["ann", "bob"] {
         room.hello(user).await?;
     }

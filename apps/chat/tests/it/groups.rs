@@ -1,9 +1,19 @@
 //! Groups: made, joined by invitation, left, and what everybody is told.
 
 use anyhow::Result;
+use hookwire_chat::Dialect;
 use serde_json::{Value, json};
 
-use crate::service::{Room, good, refused};
+use crate::service::{Room, good, in_both_dialects, refused};
+
+in_both_dialects!(
+    a_group_is_joined_by_invitation,
+    members_invite_others,
+    who_leaves_gets_no_more_and_may_be_invited_again,
+    leaving_that_was_cut_half_way_can_be_repeated,
+    a_service_that_forgot_the_members_is_told_again,
+    a_group_that_the_service_does_not_take_is_not_made
+);
 
 async fn create(room: &Room, user: &str, members: &[&str]) -> Result<String> {
     let frame = json!({ "re": 1, "op": "create", "title": " Tea ", "members": members });
@@ -15,17 +25,16 @@ fn on(op: &str, id: &str) -> Value {
     json!({ "re": 1, "op": op, "conversation": id, "key": "k", "text": "t", "seq": 1 })
 }
 
-async fn room_of(users: &[&str]) -> Result<Room> {
-    let room = Room::open().await?;
+async fn room_of(dialect: Dialect, users: &[&str]) -> Result<Room> {
+    let room = Room::in_dialect(dialect).await?;
     for user in users {
         room.hello(user).await?;
     }
     Ok(room)
 }
 
-#[tokio::test]
-async fn a_group_is_joined_by_invitation() -> Result<()> {
-    let room = room_of(&["ann", "bob", "carl"]).await?;
+async fn a_group_is_joined_by_invitation(dialect: Dialect) -> Result<()> {
+    let room = room_of(dialect, &["ann", "bob", "carl"]).await?;
     let id = create(&room, "ann", &["bob", "ann", "bob"]).await?;
     assert!(id.starts_with("group~") && id.len() == 38, "{id}");
     assert_eq!(room.service.members_of(&id), ["ann"]);
@@ -70,9 +79,8 @@ async fn a_group_is_joined_by_invitation() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn members_invite_others() -> Result<()> {
-    let room = room_of(&["ann", "bob", "carl"]).await?;
+async fn members_invite_others(dialect: Dialect) -> Result<()> {
+    let room = room_of(dialect, &["ann", "bob", "carl"]).await?;
     let id = create(&room, "ann", &[]).await?;
     room.service.push("user ann", "conversation").await?;
     let invite = |user: &str| json!({ "re": 1, "op": "invite", "conversation": id, "user": user });
@@ -92,9 +100,8 @@ async fn members_invite_others() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn who_leaves_gets_no_more_and_may_be_invited_again() -> Result<()> {
-    let room = room_of(&["ann", "bob"]).await?;
+async fn who_leaves_gets_no_more_and_may_be_invited_again(dialect: Dialect) -> Result<()> {
+    let room = room_of(dialect, &["ann", "bob"]).await?;
     let id = create(&room, "ann", &["bob"]).await?;
     good(room.ask("bob", on("join", &id)).await?);
     for user in ["ann", "bob"] {
@@ -125,12 +132,15 @@ async fn who_leaves_gets_no_more_and_may_be_invited_again() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn leaving_that_was_cut_half_way_can_be_repeated() -> Result<()> {
-    let room = room_of(&["ann", "bob"]).await?;
+async fn leaving_that_was_cut_half_way_can_be_repeated(dialect: Dialect) -> Result<()> {
+    let room = room_of(dialect, &["ann", "bob"]).await?;
     let id = create(&room, "ann", &["bob"]).await?;
     good(room.ask("bob", on("join", &id)).await?);
-    room.service.fail(&format!("{id}/users/bob"), 503, 3);
+    let call = match dialect {
+        Dialect::Preview => format!("{id}/users/bob"),
+        Dialect::WebPubSub => format!("users/bob/groups/{id}"),
+    };
+    room.service.fail(&call, 503, 3);
     refused(&room.ask("bob", on("leave", &id)).await?, "unavailable");
     assert_eq!(room.service.members_of(&id), ["ann", "bob"], "the service was not told");
     good(room.ask("bob", on("leave", &id)).await?);
@@ -140,9 +150,8 @@ async fn leaving_that_was_cut_half_way_can_be_repeated() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_service_that_forgot_the_members_is_told_again() -> Result<()> {
-    let room = room_of(&["ann", "bob"]).await?;
+async fn a_service_that_forgot_the_members_is_told_again(dialect: Dialect) -> Result<()> {
+    let room = room_of(dialect, &["ann", "bob"]).await?;
     let id = create(&room, "ann", &["bob"]).await?;
     room.service.members.lock().unwrap().clear();
     room.hello("bob").await?;
@@ -153,9 +162,8 @@ async fn a_service_that_forgot_the_members_is_told_again() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_group_that_the_service_does_not_take_is_not_made() -> Result<()> {
-    let room = room_of(&["ann", "bob"]).await?;
+async fn a_group_that_the_service_does_not_take_is_not_made(dialect: Dialect) -> Result<()> {
+    let room = room_of(dialect, &["ann", "bob"]).await?;
     room.service.fail("/groups/", 500, 3);
     let frame = json!({ "re": 1, "op": "create", "title": "Tea", "members": ["bob"] });
     refused(&room.ask("ann", frame).await?, "unavailable");

@@ -98,7 +98,7 @@ async fn the_endpoint_says_where_the_socket_is() -> Result<()> {
     room.close().await;
 
     let room = Room::with(|config| {
-        config.always_with_token = true;
+        config.always_with_token = Some(true);
         config.public_endpoint = Some(Url::parse("https://hookwire.example").unwrap());
     })
     .await?;

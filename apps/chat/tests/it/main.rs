@@ -8,3 +8,4 @@ mod history;
 mod http_surface;
 mod people;
 mod service;
+mod web_pubsub;

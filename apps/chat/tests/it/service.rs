@@ -13,11 +13,11 @@ use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hookwire_chat::{ChatConfig, Running, serve};
+use hookwire_chat::{ChatConfig, Dialect, Running, serve};
 use hookwire_client::{AccessKey, ConnectionString, HubName, header, sign};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +29,26 @@ pub(crate) const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEFGH";
 const HUB: &str = "chat";
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
+/// Makes two tests of each function that takes a dialect.
+macro_rules! in_both_dialects {
+    ($($name:ident),+ $(,)?) => {
+        mod preview {
+            $(#[tokio::test]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name(hookwire_chat::Dialect::Preview).await
+            })+
+        }
+
+        mod web_pubsub {
+            $(#[tokio::test]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name(hookwire_chat::Dialect::WebPubSub).await
+            })+
+        }
+    };
+}
+pub(crate) use in_both_dialects;
+
 /// Who got a push: `*`, `user <name>` or `group <id>`.
 type Pushed = (String, Value);
 
@@ -39,6 +59,8 @@ pub(crate) struct Recorded {
     pub(crate) online: Mutex<BTreeSet<String>>,
     /// Groups with their users.
     pub(crate) members: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// What became of memberships, in order.
+    pub(crate) calls: Mutex<Vec<String>>,
     /// Calls whose path contains a text are answered with a status, so many times.
     pub(crate) failures: Mutex<Vec<(String, StatusCode, usize)>>,
 }
@@ -62,32 +84,96 @@ impl Recorded {
             }
         }
         let body = to_bytes(body, 1 << 20).await?;
-        let rest = path.strip_prefix("/ws/api/v1/hubs/chat/").context("another hub")?;
+        let rest = path
+            .strip_prefix("/ws/api/v1/hubs/chat/")
+            .or_else(|| path.strip_prefix("/api/hubs/chat/"))
+            .context("another hub")?;
         let parts: Vec<String> = rest
             .split('/')
             .map(|part| Ok(percent_decode_str(part).decode_utf8()?.into_owned()))
             .collect::<Result<_>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        match (head.method, &parts[..]) {
-            (Method::POST, [""]) => self.pushed("*".to_owned(), &body)?,
-            (Method::POST, ["users", user]) => self.pushed(format!("user {user}"), &body)?,
-            (Method::POST, ["groups", group]) => self.pushed(format!("group {group}"), &body)?,
-            (Method::HEAD, ["users", user]) => {
-                if !self.online.lock().unwrap().contains(*user) {
-                    return Ok(StatusCode::NOT_FOUND);
-                }
-            }
-            (Method::PUT, ["groups", group, "users", user]) => {
-                let mut members = self.members.lock().unwrap();
-                members.entry((*group).to_owned()).or_default().insert((*user).to_owned());
-            }
-            (Method::DELETE, ["groups", group, "users", user]) => {
-                let mut members = self.members.lock().unwrap();
-                members.entry((*group).to_owned()).or_default().remove(*user);
-            }
-            (method, _) => anyhow::bail!("the chat has no business with {method} {path}"),
+        if path.starts_with("/ws/") {
+            self.preview(&head.method, &parts, &body)
+        } else {
+            self.web_pubsub(&head.method, &parts, &body)
+        }
+        .with_context(|| format!("the chat has no business with {} {path}", head.method))
+    }
+
+    fn preview(&self, method: &Method, path: &[&str], body: &[u8]) -> Result<StatusCode> {
+        match (method.as_str(), path) {
+            ("POST", [""]) => self.pushed("*".to_owned(), body)?,
+            ("POST", ["users", user]) => self.pushed(format!("user {user}"), body)?,
+            ("POST", ["groups", group]) => self.pushed(format!("group {group}"), body)?,
+            ("HEAD", ["users", user]) if !self.is_online(user) => return Ok(StatusCode::NOT_FOUND),
+            ("HEAD", ["users", _]) => {}
+            ("PUT", ["groups", group, "users", user]) => self.add(group, user),
+            ("DELETE", ["groups", group, "users", user]) => self.remove(group, user),
+            _ => anyhow::bail!("unknown call"),
         }
         Ok(StatusCode::OK)
+    }
+
+    /// Each user has one connection, so that the members of a group can be users here as well.
+    fn web_pubsub(&self, method: &Method, path: &[&str], body: &[u8]) -> Result<StatusCode> {
+        let accepted = |()| StatusCode::ACCEPTED;
+        let status = match (method.as_str(), path) {
+            ("POST", [":send"]) => self.pushed("*".to_owned(), body).map(accepted)?,
+            ("POST", ["users", user, ":send"]) => {
+                self.pushed(format!("user {user}"), body).map(accepted)?
+            }
+            ("POST", ["groups", group, ":send"]) => {
+                self.pushed(format!("group {group}"), body).map(accepted)?
+            }
+            ("HEAD", ["users", user]) | ("PUT", ["users", user, "groups", _])
+                if !self.is_online(user) =>
+            {
+                StatusCode::NOT_FOUND
+            }
+            ("HEAD", ["users", _]) => StatusCode::OK,
+            ("PUT", ["users", user, "groups", group]) => {
+                self.add(group, user);
+                StatusCode::OK
+            }
+            ("DELETE", ["users", user, "groups", group]) => {
+                self.remove(group, user);
+                StatusCode::NO_CONTENT
+            }
+            ("PUT", ["groups", group, "connections", id]) => {
+                self.add(group, &user_of(id)?);
+                StatusCode::OK
+            }
+            ("DELETE", ["groups", group, "connections", id]) => {
+                self.remove(group, &user_of(id)?);
+                StatusCode::NO_CONTENT
+            }
+            ("DELETE", ["connections", id, "groups"]) => {
+                let user = user_of(id)?;
+                for members in self.members.lock().unwrap().values_mut() {
+                    members.remove(&user);
+                }
+                StatusCode::NO_CONTENT
+            }
+            _ => anyhow::bail!("unknown call"),
+        };
+        Ok(status)
+    }
+
+    fn is_online(&self, user: &str) -> bool {
+        self.online.lock().unwrap().contains(user)
+    }
+
+    pub(crate) fn add(&self, group: &str, user: &str) {
+        self.calls.lock().unwrap().push(format!("{user} into {group}"));
+        let mut members = self.members.lock().unwrap();
+        members.entry(group.to_owned()).or_default().insert(user.to_owned());
+    }
+
+    pub(crate) fn remove(&self, group: &str, user: &str) {
+        self.calls.lock().unwrap().push(format!("{user} out of {group}"));
+        let mut members = self.members.lock().unwrap();
+        members.entry(group.to_owned()).or_default().remove(user);
     }
 
     fn pushed(&self, to: String, body: &[u8]) -> Result<()> {
@@ -135,6 +221,9 @@ impl Recorded {
 /// A chat room, the service behind it, and its data.
 #[derive(Debug)]
 pub(crate) struct Room {
+    dialect: Dialect,
+    /// What the chat told the service to keep for the connection of each user.
+    states: Mutex<BTreeMap<String, String>>,
     pub(crate) service: Arc<Recorded>,
     pub(crate) address: SocketAddr,
     pub(crate) endpoint: Url,
@@ -162,7 +251,16 @@ impl Room {
         Self::with(|_| {}).await
     }
 
+    pub(crate) async fn in_dialect(dialect: Dialect) -> Result<Self> {
+        Self::with(|config| config.dialect = dialect).await
+    }
+
     pub(crate) async fn with(adjust: impl FnOnce(&mut ChatConfig)) -> Result<Self> {
+        let mut dialect = Dialect::default();
+        let adjust = |config: &mut ChatConfig| {
+            adjust(config);
+            dialect = config.dialect;
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = Url::parse(&format!("http://{}", listener.local_addr()?))?;
         let service = Arc::new(Recorded::default());
@@ -172,13 +270,15 @@ impl Room {
         });
         let folder = Arc::new(TempDir::new()?);
         let (chat, address) = start(&endpoint, folder.path(), adjust).await?;
-        Ok(Self { service, address, endpoint, serving, chat, folder })
+        let states = Mutex::default();
+        Ok(Self { dialect, states, service, address, endpoint, serving, chat, folder })
     }
 
     /// Ends this instance in good order and starts another one on the same data.
     pub(crate) async fn reopen(self) -> Result<Self> {
         self.chat.shutdown().await;
-        let (chat, address) = start(&self.endpoint, self.folder.path(), |_| {}).await?;
+        let in_dialect = |config: &mut ChatConfig| config.dialect = self.dialect;
+        let (chat, address) = start(&self.endpoint, self.folder.path(), in_dialect).await?;
         Ok(Self { address, chat, ..self })
     }
 
@@ -213,7 +313,7 @@ impl Room {
         request(self.address, Method::GET, path, headers, Vec::new()).await
     }
 
-    /// Calls a function as Hookwire does.
+    /// Calls a function as a preview service does.
     pub(crate) async fn event(
         &self,
         event: &str,
@@ -223,13 +323,106 @@ impl Room {
         event_at(self.address, event, headers, body).await
     }
 
+    /// Calls the function as a service of Web PubSub does; `kind` is the end of `ce-type`.
+    pub(crate) async fn cloud_event(
+        &self,
+        kind: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Answered> {
+        let id = headers.iter().find(|(name, _)| *name == "ce-connectionId");
+        let id = id.map_or("connection-1", |(_, id)| id);
+        let signature = sign(&[AccessKey::parse(KEY)?], id);
+        let kind = format!("azure.webpubsub.{kind}");
+        let all = [
+            ("ce-specversion", "1.0"),
+            ("ce-awpsversion", "1.0"),
+            ("ce-type", kind.as_str()),
+            ("ce-source", "/hubs/chat/client/connection-1"),
+            ("ce-id", "1"),
+            ("ce-time", "2026-01-01T00:00:00Z"),
+            ("ce-eventName", kind.rsplit('.').next().unwrap_or_default()),
+            ("ce-connectionId", id),
+            ("ce-hub", "Chat"),
+            ("ce-signature", signature.as_str()),
+            ("WebHook-Request-Origin", "127.0.0.1"),
+            ("Content-Type", "text/plain"),
+        ];
+        let all = overridden(&all, headers);
+        request(self.address, Method::POST, "/api/eventhandler", &all, body.into()).await
+    }
+
+    /// The connection of a user, or of nobody, sends a message.
+    pub(crate) async fn message(
+        &self,
+        user: Option<&str>,
+        content_type: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Answered> {
+        let content_type = ("Content-Type", content_type);
+        match self.dialect {
+            Dialect::Preview => {
+                let headers = [("X-ASRS-User-Id", user.unwrap_or_default()), content_type];
+                self.event("message", &headers, body).await
+            }
+            Dialect::WebPubSub => {
+                let user = user.unwrap_or_default();
+                let state = self.states.lock().unwrap().get(user).cloned().unwrap_or_default();
+                let headers = [
+                    ("ce-connectionId", &*connection_of(user)),
+                    ("ce-userId", user),
+                    ("ce-connectionState", &state),
+                    content_type,
+                ];
+                self.cloud_event("user.message", &headers, body).await
+            }
+        }
+    }
+
+    /// A connection of a user, or of nobody, is gone.
+    pub(crate) async fn gone(&self, user: Option<&str>) -> Result<Answered> {
+        let user = user.unwrap_or_default();
+        match self.dialect {
+            Dialect::Preview => self.event("disconnect", &[("X-ASRS-User-Id", user)], "").await,
+            Dialect::WebPubSub => {
+                let headers = [("ce-connectionId", &*connection_of(user)), ("ce-userId", user)];
+                self.cloud_event("sys.disconnected", &headers, r#"{"reason":""}"#).await
+            }
+        }
+    }
+
+    /// A user comes by a new connection to a service of Web PubSub, which does as it is told.
+    pub(crate) async fn connect(&self, user: &str) -> Result<Value> {
+        let body = json!({ "claims": {}, "query": { "name": [user] }, "headers": {}, "subprotocols": ["hookwire.chat.v1"],
+                           "clientCertificates": [] });
+        let headers =
+            [("ce-connectionId", &*connection_of(user)), ("Content-Type", "application/json")];
+        let answered = self.cloud_event("sys.connect", &headers, body.to_string()).await?;
+        ensure!(answered.status == StatusCode::OK, "{answered:?}");
+        let answer = answered.json();
+        for members in self.service.members.lock().unwrap().values_mut() {
+            members.remove(user);
+        }
+        for group in answer["groups"].as_array().into_iter().flatten() {
+            self.service.add(group.as_str().context("a group")?, user);
+        }
+        let state = answered.headers["ce-connectionstate"].to_str()?.to_owned();
+        self.states.lock().unwrap().insert(user.to_owned(), state);
+        Ok(answer)
+    }
+
     /// A user sends a frame. Returns the answer.
     pub(crate) async fn ask(&self, user: &str, frame: Value) -> Result<Value> {
-        ask_at(self.address, user, frame).await
+        let answered = self.message(Some(user), "text/plain", frame.to_string()).await?;
+        ensure!(answered.status == StatusCode::OK, "{answered:?}");
+        Ok(answered.json())
     }
 
     /// A user is connected and says hello.
     pub(crate) async fn hello(&self, user: &str) -> Result<Value> {
+        if self.dialect == Dialect::WebPubSub {
+            self.connect(user).await?;
+        }
         self.service.online.lock().unwrap().insert(user.to_owned());
         let answer = self.ask(user, json!({ "re": 1, "op": "hello" })).await?;
         self.service.push("*", "presence").await?;
@@ -266,10 +459,28 @@ async fn event_at(
         ("X-ASRS-Signature", signature.as_str()),
         ("Content-Type", "text/plain"),
     ];
-    let given = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-    let all: Vec<_> =
-        all.into_iter().filter(|(name, _)| !given(name)).chain(headers.iter().copied()).collect();
+    let all = overridden(&all, headers);
     request(address, Method::POST, &format!("/api/{event}"), &all, body.into()).await
+}
+
+/// Returns `usual` with what `headers` say instead.
+fn overridden<'a>(
+    usual: &[(&'a str, &'a str)],
+    headers: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, &'a str)> {
+    let given = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    usual.iter().filter(|(name, _)| !given(name)).chain(headers).copied().collect()
+}
+
+/// Returns the id of a user's only connection.
+fn connection_of(user: &str) -> String {
+    utf8_percent_encode(&format!("of {user}"), NON_ALPHANUMERIC).to_string().replace('%', "-")
+}
+
+fn user_of(connection: &str) -> Result<String> {
+    let name = connection.replace('-', "%");
+    let name = percent_decode_str(&name).decode_utf8()?.into_owned();
+    Ok(name.strip_prefix("of ").context("a connection of nobody")?.to_owned())
 }
 
 pub(crate) async fn request(
