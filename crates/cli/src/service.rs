@@ -1,17 +1,22 @@
 //! Commands that run the service: `serve`, `dev`, `bench echo-server`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hookwire_chat::{ChatConfig, Running};
-use hookwire_client::Service;
+use hookwire_client::{ClientKind, Service, ServiceClient};
 use hookwire_proto::connection_string::ConnectionString;
+use hookwire_proto::handler::{
+    EventHandler, EventPattern, HandlerAuth, HandlerUrl, HubSettings, HubsSettings, SystemEvents,
+};
 use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
@@ -27,6 +32,12 @@ const FAULTY_CONFIGURATION: u8 = 2;
 /// Exit code after a second signal, as a shell reports SIGTERM.
 const TERMINATED: i32 = 143;
 
+/// Holds the connection string of a preview service, as in the functions of that time.
+const PREVIEW_VARIABLE: &str = "AzureSignalRConnectionString";
+
+/// Holds the connection string of a Web PubSub service, as in Azure Functions.
+const WEB_PUBSUB_VARIABLE: &str = "WebPubSubConnectionString";
+
 /// Bytes of randomness in a key that `dev` makes.
 const KEY_BYTES: usize = 32;
 
@@ -37,6 +48,16 @@ pub(crate) struct ServeArguments {
     config: Option<PathBuf>,
 }
 
+/// How the service and the functions behind it speak with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dialect {
+    /// The 2020 preview of Azure's serverless WebSocket service
+    Preview,
+    /// Azure Web PubSub
+    #[value(name = "web-pubsub")]
+    WebPubSub,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DevArguments {
     /// Where the service listens; loopback unless you say otherwise.
@@ -45,7 +66,10 @@ pub(crate) struct DevArguments {
     /// Where the chat room's functions and page are served.
     #[arg(long, default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
     chat_listen: SocketAddr,
-    /// Where the events of all hubs go instead of to the chat room; {hub}, {category} and {event} are filled in.
+    /// The dialect of the chat room, or of the upstream named instead of it.
+    #[arg(long, value_enum, default_value = "preview", env = "HubDialect")]
+    dialect: Dialect,
+    /// Where the events of all hubs go instead of to the chat room; {hub}, {event} and, in the preview, {category} are filled in.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// The folder for data and key.
@@ -64,14 +88,12 @@ pub(crate) struct ChatArguments {
     /// Where the functions and the page are served; `FUNCTIONS_CUSTOMHANDLER_PORT` names another port.
     #[arg(long, default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The service that calls the functions.
-    #[arg(
-        long,
-        env = "AzureSignalRConnectionString",
-        hide_env_values = true,
-        value_name = "STRING"
-    )]
-    connection_string: String,
+    /// How the service speaks; if not said, `preview`, or `web-pubsub` if only WebPubSubConnectionString is set.
+    #[arg(long, value_enum, env = "HubDialect")]
+    dialect: Option<Dialect>,
+    /// The service that calls the functions [env: AzureSignalRConnectionString, or WebPubSubConnectionString].
+    #[arg(long, value_name = "STRING")]
+    connection_string: Option<String>,
     /// The hub that is the chat.
     #[arg(long, default_value = "chat", env = "HubName")]
     hub: String,
@@ -83,9 +105,13 @@ pub(crate) struct ChatArguments {
 /// Runs the chat room's functions alone until a signal ends them.
 pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result<ExitCode> {
     let address = hookwire_chat::listen_address(arguments.listen)?;
+    let (connection_string, dialect) =
+        which_service(arguments.connection_string, arguments.dialect, |name| {
+            std::env::var(name).ok().filter(|value| !value.is_empty())
+        })?;
     let listener = bind(address).await?;
     let running =
-        start_chat(&arguments.connection_string, &arguments.hub, arguments.data, listener).await?;
+        start_chat(&connection_string, dialect, &arguments.hub, arguments.data, listener).await?;
     let url = format!("http://{}/", running.address());
     if json {
         announce(&json!({ "chat_url": url }))?;
@@ -99,18 +125,44 @@ pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result
     .await
 }
 
+/// Returns the connection string and the dialect: as the arguments say, else as the environment suggests.
+fn which_service(
+    connection_string: Option<String>,
+    dialect: Option<Dialect>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<(String, Dialect)> {
+    let of_preview = || variable(PREVIEW_VARIABLE).map(|value| (value, Dialect::Preview));
+    let of_web_pubsub = || variable(WEB_PUBSUB_VARIABLE).map(|value| (value, Dialect::WebPubSub));
+    let found = match (connection_string, dialect) {
+        (Some(given), _) => Some((given, Dialect::Preview)),
+        (None, Some(Dialect::WebPubSub)) => of_web_pubsub().or_else(of_preview),
+        (None, Some(Dialect::Preview) | None) => of_preview().or_else(of_web_pubsub),
+    };
+    let (connection_string, suggested) = found.with_context(|| {
+        format!(
+            "name the service: by --connection-string, {PREVIEW_VARIABLE} or {WEB_PUBSUB_VARIABLE}"
+        )
+    })?;
+    Ok((connection_string, dialect.unwrap_or(suggested)))
+}
+
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 async fn start_chat(
     connection_string: &str,
+    dialect: Dialect,
     hub: &str,
     data: PathBuf,
     listener: TcpListener,
 ) -> anyhow::Result<Running> {
-    let config =
+    let mut config =
         ChatConfig::new(ConnectionString::parse(connection_string)?, HubName::parse(hub)?, data);
+    config.dialect = match dialect {
+        Dialect::Preview => hookwire_chat::Dialect::Preview,
+        Dialect::WebPubSub => hookwire_chat::Dialect::WebPubSub,
+    };
     Ok(hookwire_chat::serve(config, listener).await?)
 }
 
@@ -156,20 +208,44 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     // Bound before the service starts, so that no event finds the door shut.
     let listener = bind(arguments.chat_listen).await?;
     let chat_url = format!("http://{}/", listener.local_addr()?);
-    let upstream = arguments.upstream.unwrap_or_else(|| format!("{chat_url}api/{{event}}"));
-    config.templates = TemplatesDocument {
-        templates: vec![TemplateDocument {
-            url_template: upstream.clone(),
-            ..TemplateDocument::default()
-        }],
+    let hub = HubName::parse(&arguments.hub)?;
+    let upstream = match arguments.dialect {
+        Dialect::Preview => {
+            let url = arguments.upstream.unwrap_or_else(|| format!("{chat_url}api/{{event}}"));
+            config.templates = TemplatesDocument {
+                templates: vec![TemplateDocument {
+                    url_template: url.clone(),
+                    ..TemplateDocument::default()
+                }],
+            };
+            url
+        }
+        Dialect::WebPubSub => {
+            let chat = format!("{chat_url}api/eventhandler");
+            let url = arguments.upstream.as_deref().unwrap_or(&chat);
+            let settings = Arc::new(handled_by(url)?);
+            config.hubs = match arguments.upstream {
+                Some(_) => HubsSettings { defaults: settings, ..HubsSettings::default() },
+                None => HubsSettings {
+                    hubs: BTreeMap::from([(hub.clone(), settings)]),
+                    ..HubsSettings::default()
+                },
+            };
+            url.to_owned()
+        }
     };
     let node = Node::start(config).await?;
     let connection_string = node.connection_string().reveal();
+    let data = arguments.data.join("chat");
     let chat =
-        start_chat(&connection_string, &arguments.hub, arguments.data.join("chat"), listener)
-            .await?;
-    let service = Service::new(&connection_string, &arguments.hub)?;
-    let client_url = service.anonymous_client_endpoint(None);
+        start_chat(&connection_string, arguments.dialect, &arguments.hub, data, listener).await?;
+    let client_url = match arguments.dialect {
+        Dialect::Preview => {
+            Service::new(&connection_string, &arguments.hub)?.anonymous_client_endpoint(None)
+        }
+        Dialect::WebPubSub => ServiceClient::new(&connection_string, &arguments.hub)?
+            .anonymous_client_url(ClientKind::WebPubSub),
+    };
     if json {
         announce(&json!({
             "listen": addresses(&node),
@@ -193,6 +269,22 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
         finished
     })
     .await
+}
+
+/// Returns the settings of a hub on one's own machine: everything goes to one handler, and nobody needs a token.
+fn handled_by(url: &str) -> anyhow::Result<HubSettings> {
+    let handler = EventHandler {
+        url: HandlerUrl::parse(url).with_context(|| format!("cannot use the upstream {url}"))?,
+        user_events: EventPattern::any(),
+        system_events: SystemEvents { connect: true, connected: true, disconnected: true },
+        auth: HandlerAuth::None,
+        timeout: None,
+    };
+    Ok(HubSettings {
+        anonymous_connect: true,
+        handlers: vec![Arc::new(handler)],
+        ..HubSettings::default()
+    })
 }
 
 /// Serves until a signal, then shuts the node down.
@@ -258,4 +350,39 @@ pub(crate) fn random_key() -> anyhow::Result<String> {
         write!(key, "{byte:02x}")?;
     }
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_suggests_a_dialect_and_the_arguments_decide() {
+        let both = [(PREVIEW_VARIABLE, "p"), (WEB_PUBSUB_VARIABLE, "w")];
+        let which = |given: Option<&str>, dialect, set: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            which_service(given.map(str::to_owned), dialect, variable).ok()
+        };
+        let is = |text: &str, dialect| Some((text.to_owned(), dialect));
+        let (preview, web_pubsub) = (Some(Dialect::Preview), Some(Dialect::WebPubSub));
+        assert_eq!(which(None, None, &both), is("p", Dialect::Preview));
+        assert_eq!(which(None, None, &both[1..]), is("w", Dialect::WebPubSub));
+        assert_eq!(which(None, preview, &both[1..]), is("w", Dialect::Preview));
+        assert_eq!(which(None, web_pubsub, &both), is("w", Dialect::WebPubSub));
+        assert_eq!(which(None, web_pubsub, &both[..1]), is("p", Dialect::WebPubSub));
+        assert_eq!(which(Some("g"), None, &both), is("g", Dialect::Preview));
+        assert_eq!(which(Some("g"), web_pubsub, &both), is("g", Dialect::WebPubSub));
+        assert_eq!(which(None, web_pubsub, &[]), None);
+    }
+
+    #[test]
+    fn an_upstream_that_is_none_is_refused() {
+        assert!(handled_by("http://127.0.0.1:7071/{hub}/{event}").is_ok());
+        for wrong in ["", "ftp://h/", "http://{hub}/", "http://h/{category}"] {
+            assert!(handled_by(wrong).is_err(), "{wrong}");
+        }
+    }
 }
