@@ -1,9 +1,12 @@
-/** People talk: everything that the chat room promises, in real browsers against the real service. */
+/**
+ * People talk: everything that the chat room promises, in real browsers against the real service. What people say to each
+ * other is tried in both dialects of the service; what the page does by itself, in one.
+ */
 
 import type { Browser } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { PHONE, Person, launch } from './people'
-import { Service } from './service'
+import { DIALECT, Service } from './service'
 
 let service: Service
 let browser: Browser
@@ -189,9 +192,38 @@ describe('groups', () => {
     await ada.sees('Now I am alone')
     expect(await bob.conversation(title).count()).toBe(0)
   })
+
+  it('reach every tab of a member, whether it was opened before joining or after, and none of who left', async () => {
+    const ada = await arrives('Ada')
+    const bob = await arrives('Bob')
+    const before = await anotherTab(bob)
+    const title = `Tabs ${counted}`
+    await makesGroup(ada, title, bob)
+    await bob.open(title)
+    await bob.page.getByRole('button', { name: 'Join the group' }).click()
+    await bob.field.waitFor()
+    const after = await anotherTab(bob)
+    await ada.say('For all tabs')
+    await Promise.all([bob.sees('For all tabs'), unread(before, title, 1), unread(after, title, 1)])
+    for (const tab of [before, after]) {
+      await tab.open(title)
+      await tab.sees('For all tabs')
+    }
+
+    await before.page.getByRole('button', { name: 'Members' }).click()
+    await before.page.getByRole('button', { name: 'Leave the group' }).click()
+    await before.page.getByRole('button', { name: 'Leave', exact: true }).click()
+    await Promise.all([bob, before, after].map((tab) => tab.conversation(title).waitFor({ state: 'detached' })))
+    await ada.say('Without Bob')
+    await ada.sees('Without Bob')
+    await ada.page.getByText('1 member ').waitFor()
+    for (const tab of [bob, before, after]) {
+      expect(await tab.conversation(title).count()).toBe(0)
+    }
+  })
 })
 
-describe('history', () => {
+describe.runIf(DIALECT === 'preview')('history', () => {
   it('is there on opening and pages back without moving what is in sight', async () => {
     const ada = await arrives('Ada')
     const title = `History ${counted}`
@@ -250,7 +282,7 @@ describe('history', () => {
   })
 })
 
-describe('the page', () => {
+describe.runIf(DIALECT === 'preview')('the page', () => {
   it('keeps a draft for each conversation, also over a reload', async () => {
     const ada = await arrives('Ada')
     const bob = await arrives('Bob')

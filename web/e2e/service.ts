@@ -12,6 +12,9 @@ import { fileURLToPath } from 'node:url'
 
 const BUILT = fileURLToPath(new URL('../../target/debug/hookwire', import.meta.url))
 
+/** The dialect in which service and chat speak: a test project sets it. */
+export const DIALECT = process.env.HOOKWIRE_E2E_DIALECT ?? 'preview'
+
 /** The binary under test. */
 const BINARY = process.env.HOOKWIRE_BIN ?? (existsSync(BUILT) ? BUILT : undefined)
 
@@ -82,7 +85,8 @@ export class Service {
     if (BINARY === undefined || this.#folder === undefined) {
       throw new Error('no binary: build `hookwire`, or name one by HOOKWIRE_BIN, or a running page by HOOKWIRE_CHAT_URL')
     }
-    const child = spawn(BINARY, ['dev', '--listen', listen, '--chat-listen', chatListen, '--data', this.#folder, '--json'], {
+    const places = ['--listen', listen, '--chat-listen', chatListen, '--data', this.#folder]
+    const child = spawn(BINARY, ['dev', '--dialect', DIALECT, ...places, '--json'], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     this.#process = child

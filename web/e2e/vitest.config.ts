@@ -1,15 +1,27 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
+/** How the files run in one dialect, after those of a lower order. */
+function inDialect(dialect: string, order: number, include: string[]) {
+  return {
+    test: {
+      name: dialect,
+      root: fileURLToPath(new URL('.', import.meta.url)),
+      include,
+      env: { HOOKWIRE_E2E_DIALECT: dialect },
+      environment: 'node',
+      // Every wait in the tests has a shorter limit of its own, which says what was waited for.
+      testTimeout: 240_000,
+      hookTimeout: 120_000,
+      sequence: { groupOrder: order },
+    },
+  } as const
+}
+
 export default defineConfig({
   test: {
-    root: fileURLToPath(new URL('.', import.meta.url)),
-    include: ['*.e2e.ts'],
-    environment: 'node',
     // One browser and one service at a time: the tests share a small machine.
     fileParallelism: false,
-    // Every wait in the tests has a shorter limit of its own, which says what was waited for.
-    testTimeout: 240_000,
-    hookTimeout: 120_000,
+    projects: [inDialect('preview', 0, ['*.e2e.ts']), inDialect('web-pubsub', 1, ['chat.e2e.ts'])],
   },
 })
