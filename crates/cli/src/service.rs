@@ -88,10 +88,10 @@ pub(crate) struct ChatArguments {
     /// Where the functions and the page are served; `FUNCTIONS_CUSTOMHANDLER_PORT` names another port.
     #[arg(long, default_value = "127.0.0.1:7071", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// How the service speaks; if not said, `preview`, or `web-pubsub` if only WebPubSubConnectionString is set.
+    /// How the service speaks; if not said, `preview`, or `web-pubsub` if only `WebPubSubConnectionString` is set.
     #[arg(long, value_enum, env = "HubDialect")]
     dialect: Option<Dialect>,
-    /// The service that calls the functions [env: AzureSignalRConnectionString, or WebPubSubConnectionString].
+    /// The service that calls the functions [env: `AzureSignalRConnectionString` or `WebPubSubConnectionString`].
     #[arg(long, value_name = "STRING")]
     connection_string: Option<String>,
     /// The hub that is the chat.
