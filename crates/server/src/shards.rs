@@ -91,10 +91,12 @@ impl Shards {
     /// # Errors
     /// [`NoAnswer`] after [`ANSWER_TIME_MAX`].
     pub async fn ask(&self, command: Command) -> Result<Answer, NoAnswer> {
-        let limit = match &command {
-            Command::ListConnections { limit, .. } | Command::ListNames { limit, .. } => *limit,
-            _ => 0,
-        };
+        let mut limit = 0;
+        if let Command::ListConnections { limit: most, .. }
+        | Command::ListNames { limit: most, .. } = &command
+        {
+            limit = *most;
+        }
         let concerned: Vec<&Mailbox> = match connection(&command) {
             Some(id) => self.mailbox(id).into_iter().collect(),
             None => self.shared.mailboxes.iter().collect(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hookwire_hub::{Connecting, DoorRequest, Recovering, SimpleMode, WebPubSubRequest};
 use hookwire_proto::cloud_event::ConnectRequest;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
+use hookwire_proto::token::Claims;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use url::form_urlencoded;
 
@@ -47,11 +48,11 @@ pub(super) fn check(
     let claims = edge.web_pubsub_claims(head, &hub)?;
     let user = claims.as_ref().and_then(|claims| claims.sub()).map(UserId::parse);
     let user = user.transpose().map_err(|error| ApiError::unauthorized(error.to_string()))?;
-    let groups = claims.as_ref().map(|claims| claims.groups()).transpose();
+    let groups = claims.as_ref().map(Claims::groups).transpose();
     let groups = groups.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mode = mode(&query)?;
     let request = ConnectRequest {
-        claims: claims.as_ref().map(|claims| claims.all()).unwrap_or_default(),
+        claims: claims.as_ref().map(Claims::all).unwrap_or_default(),
         query: query.forwarded()?,
         headers: forwarded_headers(head.headers()),
         subprotocols: subprotocols.clone(),
@@ -59,7 +60,7 @@ pub(super) fn check(
     };
     let request = WebPubSubRequest {
         has_token: claims.is_some(),
-        roles: claims.map(|claims| claims.roles()).unwrap_or_default(),
+        roles: claims.as_ref().map(Claims::roles).unwrap_or_default(),
         groups: groups.unwrap_or_default(),
         mode,
         request: Arc::new(request),
@@ -144,7 +145,10 @@ mod tests {
         };
         assert_eq!(read(""), Ok(SimpleMode::SendEvent));
         assert_eq!(read("webpubsub_mode=SENDEVENT"), Ok(SimpleMode::SendEvent));
-        assert_eq!(read("webpubsub_mode=x&webpubsub_mode=SendToGroup&group=a%20b"), to_group(false));
+        assert_eq!(
+            read("webpubsub_mode=x&webpubsub_mode=SendToGroup&group=a%20b"),
+            to_group(false)
+        );
         assert_eq!(read("webpubsub_mode=sendtogroup&group=a+b&noEcho=True"), to_group(true));
         for bad in ["webpubsub_mode=", "webpubsub_mode=other", "webpubsub_mode=sendToGroup"] {
             assert_eq!(read(bad), Err(400), "{bad}");

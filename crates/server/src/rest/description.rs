@@ -1,4 +1,4 @@
-//! The description of the REST API of Web PubSub and of the lists, as OpenAPI 3.0.
+//! The description of the REST API of Web PubSub and of the lists, as `OpenAPI` 3.0.
 //!
 //! `openapi.json` is written by hand; the tests hold it against the routes, `compat/openapi` against the running service.
 

@@ -44,7 +44,10 @@ pub(super) type Fault = Arc<str>;
 
 /// The tokens of all handlers, by their sources.
 #[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<Vec<(BearerSource, Arc<Lease<HeaderValue, Fault>>)>>);
+pub(super) struct Tokens(Mutex<Vec<(BearerSource, Shared)>>);
+
+/// The token of a source.
+type Shared = Arc<Lease<HeaderValue, Fault>>;
 
 impl Tokens {
     /// Returns the value of `Authorization` with a token of that source. Cancel-safe.
