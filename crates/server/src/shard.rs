@@ -548,8 +548,7 @@ impl Shard {
         // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
         self.mailbox().load.fetch_add(1, Ordering::Relaxed);
         let verdict = self.verdicts.remove(&answer_to);
-        if verdict
-            .is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err())
+        if verdict.is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err())
         {
             self.awaiting_socket.remove(&id);
             self.lost.push(slot);

@@ -52,7 +52,7 @@ mod tests {
                         }
                     }
                     Err(status) => {
-                        assert!(!described && status == 405, "{method} {path}: {status}")
+                        assert!(!described && status == 405, "{method} {path}: {status}");
                     }
                 }
             }

@@ -204,13 +204,13 @@ mod tests {
         let mut begun = Vec::new();
         for _ in 0..400 {
             let before = giver.asked().len();
-            let given = giver.get().await;
+            let answer = giver.get().await;
             if before < giver.asked().len() {
                 begun.push(giver.begun.elapsed().as_secs());
             }
-            assert!(given.is_ok() || given == Err("no"));
+            assert!(answer.is_ok() || answer == Err("no"));
             sleep(Duration::from_secs(1)).await;
-            if given.is_ok() {
+            if answer.is_ok() {
                 break;
             }
         }

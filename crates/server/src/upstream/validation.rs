@@ -59,7 +59,10 @@ impl Verdict {
 
 /// Which URLs want events.
 #[derive(Debug, Default)]
-pub(super) struct Validations(Mutex<HashMap<String, Arc<Lease<(), Arc<Verdict>>>>>);
+pub(super) struct Validations(Mutex<HashMap<String, Shared>>);
+
+/// The proof of one URL.
+type Shared = Arc<Lease<(), Arc<Verdict>>>;
 
 impl Validations {
     /// Returns when `target` may get events. Cancel-safe.
