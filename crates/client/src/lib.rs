@@ -56,6 +56,7 @@ mod service;
 mod service_client;
 mod setup;
 mod transport;
+pub mod webhook;
 
 pub use hookwire_proto::connection_string::{ConnectionString, ConnectionStringError};
 pub use hookwire_proto::data::{DataError, DataKind, Metadata, MetadataError};
