@@ -205,6 +205,7 @@ fn connection() -> ConnectionId {
     ConnectionId::new(1, 2, [3; 16])
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a call has an optional user")]
 fn user() -> Option<UserId> {
     Some(UserId::parse("Jürgen").unwrap())
 }

@@ -40,7 +40,7 @@ async fn judged(answer: &str) -> Reply {
     let upstream = async {
         peer.request().await;
         peer.write(NO_CONTENT).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
