@@ -44,6 +44,7 @@ interface Ports {
 
 export class Outbox {
   #entries: readonly Unsent[]
+  #byConversation = new Map<string, readonly Unsent[]>()
   #tries = new Map<string, number>()
   #timers = new Map<string, ReturnType<typeof setTimeout>>()
 
@@ -51,9 +52,14 @@ export class Outbox {
     this.#entries = parseKept(ports.keep.load())
   }
 
-  /** What is under way in a conversation, oldest first. */
+  /** What is under way in a conversation, oldest first. A new array only after a change. */
   of(conversation: string): readonly Unsent[] {
-    return this.#entries.filter((entry) => entry.conversation === conversation)
+    let entries = this.#byConversation.get(conversation)
+    if (!entries) {
+      entries = this.#entries.filter((entry) => entry.conversation === conversation)
+      this.#byConversation.set(conversation, entries)
+    }
+    return entries
   }
 
   /** Takes a message. Returns false when too many are waiting already. */
@@ -165,6 +171,7 @@ export class Outbox {
 
   #become(entries: readonly Unsent[]): void {
     this.#entries = entries
+    this.#byConversation.clear()
     this.ports.keep.save(JSON.stringify(entries.filter((entry) => entry.state !== 'stored')))
     this.ports.changed()
   }
