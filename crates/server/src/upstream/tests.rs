@@ -205,9 +205,8 @@ fn connection() -> ConnectionId {
     ConnectionId::new(1, 2, [3; 16])
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a call has an optional user")]
-fn user() -> Option<UserId> {
-    Some(UserId::parse("Jürgen").unwrap())
+fn user() -> UserId {
+    UserId::parse("Jürgen").unwrap()
 }
 
 /// Returns a call of the preview; its number is set when it begins.
@@ -217,7 +216,7 @@ fn preview_call(url: &str, event: Event) -> Call {
         url: url.to_owned(),
         hub: hub(),
         connection: connection(),
-        user: user(),
+        user: Some(user()),
         dialect: Dialect::Preview(ClientContext::new(
             "a=1&b=%20",
             "sub: Jürgen, role: x",

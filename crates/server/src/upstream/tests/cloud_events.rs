@@ -67,7 +67,7 @@ async fn a_connect_event_on_the_wire() {
     let expected = request.to_json();
     let (found, host, body) = sent(|url| {
         let mut call = event_call(handler(url), Event::Connecting(request));
-        call.user = user();
+        call.user = Some(user());
         call.dialect =
             Dialect::WebPubSub { handler: Arc::new(handler(url)), facts: Box::new(bare_facts(0)) };
         call
@@ -112,7 +112,7 @@ async fn user_events_of_every_kind_of_data_on_the_wire() {
         });
         let (found, host, body) = sent(|url| {
             let mut call = event_call(handler(url), event);
-            call.user = user();
+            call.user = Some(user());
             call.dialect = Dialect::WebPubSub {
                 handler: Arc::new(handler(url)),
                 facts: Box::new(EventFacts {

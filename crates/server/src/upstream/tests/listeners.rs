@@ -14,7 +14,7 @@ fn copy(url: &str, connection: ConnectionId, sequence: u64, event: Event) -> Eve
         }),
         hub: hub(),
         connection,
-        user: user(),
+        user: Some(user()),
         facts: bare_facts(sequence),
         event,
     }
@@ -59,9 +59,9 @@ async fn a_connection_whose_copy_is_not_taken_does_not_hold_up_others() {
         let connection = ConnectionId::new(1, 2, [first; 16]);
         caller.upstream.copy(copy(&url, connection, 0, Event::Connected));
     }
-    let mut peers = vec![Peer::welcome(&listener).await];
+    let mut first = Peer::welcome(&listener).await;
     // More than one at once, while none is answered.
-    peers[0].request().await;
+    first.request().await;
     let mut second = Peer::accept(&listener).await;
     second.request().await;
 }

@@ -68,7 +68,7 @@ async fn a_file_without_a_token_fails_the_event_without_showing_what_it_holds() 
         let (listener, url) = listen().await;
         let mut caller = Caller::new(UpstreamLimits::default()).await;
         caller.begin_call(from_file(&url, &file));
-        let peer = Peer::welcome(&listener).await;
+        let _peer = Peer::welcome(&listener).await;
         let reason = reason(caller.end().await.1);
         assert!(reason.starts_with("no bearer token: the token file "), "{reason}");
         assert!(reason.contains(word) && !reason.contains("s3cret"), "{reason}");
@@ -84,7 +84,7 @@ async fn a_token_comes_from_an_authorization_server_once_for_many_events() {
     for _ in 0..3 {
         caller.begin_call(from_server(&url, &token_url));
     }
-    let peer = Peer::welcome(&listener).await;
+    let mut first = Peer::welcome(&listener).await;
     let mut peer = Peer::accept(&server).await;
     let (head, body) = peer.request().await;
     assert!(head.starts_with("POST /token?v=2 HTTP/1.1\r\n"), "{head}");
@@ -98,7 +98,7 @@ async fn a_token_comes_from_an_authorization_server_once_for_many_events() {
     peer.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()))
         .await;
     let events = async {
-        let (mut first, mut second) = (peer, Peer::accept(&listener).await);
+        let mut second = Peer::accept(&listener).await;
         let mut third = Peer::accept(&listener).await;
         for peer in [&mut first, &mut second, &mut third] {
             assert_eq!(authorization(peer).await.as_deref(), Some("Bearer t.o.k"));
@@ -138,7 +138,7 @@ async fn an_authorization_server_that_gives_no_token_fails_the_event() {
         let (server, token_url) = listen().await;
         let mut caller = Caller::new(UpstreamLimits::default()).await;
         caller.begin_call(from_server(&url, &token_url));
-        let peer = Peer::welcome(&listener).await;
+        let _peer = Peer::welcome(&listener).await;
         let mut peer = Peer::accept(&server).await;
         peer.request().await;
         peer.write(answer).await;
