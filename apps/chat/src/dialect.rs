@@ -213,7 +213,7 @@ impl Hub {
     pub(crate) fn routes(&self, functions: Arc<Functions>) -> Router {
         match self {
             Self::Preview(service) => preview::routes(service.clone(), functions),
-            Self::WebPubSub(service) => web_pubsub::routes(service.clone(), functions),
+            Self::WebPubSub(service) => web_pubsub::routes(service, functions),
         }
     }
 }

@@ -203,7 +203,7 @@ pub(crate) fn refused(status: StatusCode, refusal: &Refusal) -> Response {
     json_answer(status, &json!({ "code": refusal.code, "message": refusal.message }))
 }
 
-pub(crate) fn json_answer(status: StatusCode, value: &impl Serialize) -> Response {
+fn json_answer(status: StatusCode, value: &impl Serialize) -> Response {
     let bytes =
         serde_json::to_vec(value).expect("texts, numbers and lists of them can be written as JSON");
     let mut response = Response::new(Body::from(bytes));
