@@ -352,7 +352,7 @@ fn conformance(workspace: &Workspace) -> anyhow::Result<Outcome> {
 }
 
 /// The suites in `compat`: clients of others, each in a folder with packages and tests of its own, for npm or for Python.
-const COMPAT_SUITES: [&str; 1] = ["js"];
+const COMPAT_SUITES: [&str; 2] = ["js", "openapi"];
 
 /// How long tests against the running service may take.
 const AGAINST_THE_BINARY_MAX: Duration = Duration::from_mins(15);
