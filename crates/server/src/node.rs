@@ -189,8 +189,8 @@ impl Node {
         let deadline = tokio::time::Instant::now() + patience;
         self.edge.draining.store(true, Ordering::Relaxed);
         self.edge.stop.cancel();
-        let drained = self.edge.shards.drain(patience).await;
         self.upstream.finish();
+        let drained = self.edge.shards.drain(patience).await;
         self.calls.close();
         self.edge.tasks.close();
         self.edge.shards.stop();

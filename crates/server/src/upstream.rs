@@ -234,8 +234,8 @@ impl Upstream {
         })))
     }
 
-    /// From now on nobody waits for an answer, except to a connect event and to what a client raised: what has passed, or passes later,
-    /// is given up, and nothing waits to be sent again. Calls still go out, so that every event is posted.
+    /// The clients are going: from now on nobody waits for an answer, except to a connect event. What has passed, or passes later, is
+    /// given up, and nothing waits to be sent again. Calls still go out, so that every event is posted.
     pub(crate) fn finish(&self) {
         self.0.finishing.cancel();
         let mut upstreams = self.upstreams();
@@ -417,7 +417,7 @@ impl Upstream {
             passed();
             place.pass()
         };
-        let course = course::run(*policy, attempt, pass);
+        let course = course::run(*policy, &self.0.finishing, attempt, pass);
         timeout_at(deadline, course).await.map_err(timeout_error)?
     }
 

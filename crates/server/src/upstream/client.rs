@@ -1,5 +1,7 @@
 //! The HTTP client behind every request that leaves the service.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -7,7 +9,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 use super::CallError;
 use super::answer::{HEAD_BYTES_MAX, HEADERS_MAX};
@@ -80,7 +82,7 @@ impl Http {
             return Err(CallError::RefusedAddress);
         }
         let never = std::future::pending::<()>;
-        course::run(QUESTION, || self.send(request()), never).await
+        course::run(QUESTION, &CancellationToken::new(), || self.send(request()), never).await
     }
 }
 

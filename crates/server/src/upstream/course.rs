@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hookwire_hub::Event;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::CallError;
 
@@ -40,6 +41,8 @@ pub(super) enum Passing {
     Never,
     /// [`PASS_TIME`] after it was fully written.
     Written,
+    /// The same, but not before the service ends: until then somebody waits for the answer.
+    WrittenAtTheEnd,
     /// [`NOTICE_TIME`] after it had its place.
     Placed,
 }
@@ -64,8 +67,10 @@ impl Policy {
             }
             Event::Message(_) => (Passing::Written, Repetition::Silent, false),
             Event::Disconnect => (Passing::Written, Repetition::Crossed, false),
-            Event::User(user) if user.is_invocation => (Passing::Never, Repetition::Unsent, false),
-            Event::User(_) => (Passing::Never, Repetition::Silent, false),
+            Event::User(user) if user.is_invocation => {
+                (Passing::WrittenAtTheEnd, Repetition::Unsent, false)
+            }
+            Event::User(_) => (Passing::WrittenAtTheEnd, Repetition::Silent, false),
             Event::Connected | Event::Disconnected { .. } | Event::Joined(_) | Event::Left(_) => {
                 (Passing::Placed, Repetition::Crossed, true)
             }
@@ -100,13 +105,14 @@ impl Failure {
 
 /// Makes a call: attempts until one is answered or repeating is over.
 ///
-/// `attempt` begins one: its answer, and what is ready when the request was fully written. When the call passes, `pass` is called, whose
-/// future ends when the call must be given up. What has passed is not repeated: it would come after its connection's next event.
+/// `attempt` begins one: its answer, and what is ready when the request was fully written. `at_the_end` is cancelled when the service
+/// ends. When the call passes, `pass` is called, whose future ends when the call must be given up. What has passed is not repeated: it would come after its connection's next event.
 ///
 /// # Errors
 /// What made the last attempt fail.
 pub(super) async fn run<T, Answer, Written, GivenUp>(
     policy: Policy,
+    at_the_end: &CancellationToken,
     mut attempt: impl FnMut() -> (Answer, Written),
     pass: impl FnOnce() -> GivenUp,
 ) -> Result<T, CallError>
@@ -124,6 +130,11 @@ where
             match policy.passing {
                 Passing::Never => std::future::pending().await,
                 Passing::Written => {
+                    written.await;
+                    sleep(PASS_TIME).await;
+                }
+                Passing::WrittenAtTheEnd => {
+                    at_the_end.cancelled().await;
                     written.await;
                     sleep(PASS_TIME).await;
                 }
@@ -186,6 +197,20 @@ mod tests {
     use hookwire_proto::message::Message;
 
     use super::*;
+
+    /// Runs a course of a service that does not end.
+    async fn run<T, Answer, Written, GivenUp>(
+        policy: Policy,
+        attempt: impl FnMut() -> (Answer, Written),
+        pass: impl FnOnce() -> GivenUp,
+    ) -> Result<T, CallError>
+    where
+        Answer: Future<Output = Result<T, Failure>>,
+        Written: Future<Output = ()>,
+        GivenUp: Future,
+    {
+        super::run(policy, &CancellationToken::new(), attempt, pass).await
+    }
 
     fn connect() -> Policy {
         Policy::of(&Event::Connecting(Arc::default()))
@@ -388,6 +413,28 @@ mod tests {
         assert_eq!(passed.get(), Some(NOTICE_TIME));
         let quick = || (after(999, Ok(())), ready(()));
         run(notice(), quick, never).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_service_ends_what_a_client_raised_passes_once_it_was_written() {
+        let begin = Instant::now();
+        for (end_ms, written_ms, passed_ms) in [(10_000, 0, 10_250), (0, 3_000, 13_250)] {
+            let end = CancellationToken::new();
+            let passed = Cell::new(None);
+            let pass = || {
+                passed.set(Some(begin.elapsed()));
+                ready(())
+            };
+            let attempt = || (pending::<Result<(), Failure>>(), after(written_ms, ()));
+            let begun = begin.elapsed();
+            let course = super::run(user(false), &end, attempt, pass);
+            let (result, ()) = tokio::join!(course, async {
+                after(end_ms, ()).await;
+                end.cancel();
+            });
+            assert!(matches!(result, Err(CallError::GivenUp)), "{begun:?}");
+            assert_eq!(passed.get(), Some(Duration::from_millis(passed_ms)));
+        }
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hookwire_proto::cloud_event::is_origin_allowed;
 use http::{Method, StatusCode};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-
-use hookwire_proto::cloud_event::is_origin_allowed;
 
 use super::client::Http;
 use super::lease::Lease;

@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod cloud_events;
 mod data_plane;
 mod handshake;
 mod http;

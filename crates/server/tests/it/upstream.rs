@@ -24,6 +24,14 @@ impl Request {
     pub(crate) fn event(&self) -> &str {
         self.header("X-ASRS-Event").unwrap_or_default()
     }
+
+    /// Returns the value of `ce-eventName`; `validate` for the question whether events are wanted.
+    pub(crate) fn ce_event(&self) -> &str {
+        if self.head.starts_with("OPTIONS ") {
+            return "validate";
+        }
+        self.header("ce-eventName").unwrap_or_default()
+    }
 }
 
 /// What the upstream does with a request: the raw answer; `None`: nothing, for ever.
@@ -61,6 +69,11 @@ impl Upstream {
     pub(crate) fn is_quiet(&self) -> bool {
         self.requests.is_empty()
     }
+}
+
+/// Returns the answer of an upstream that wants events.
+pub(crate) fn welcome() -> Answer {
+    ok("WebHook-Allowed-Origin: *\r\n", "")
 }
 
 /// Returns a 200 with further header lines and a body.
