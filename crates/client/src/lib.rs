@@ -47,6 +47,7 @@
 //! The wire format is the one of the 2020 preview of Azure's serverless `WebSocket` service, so the crate talks to every service that
 //! speaks it.
 
+mod client;
 mod event;
 mod filter;
 pub mod header;
@@ -63,8 +64,16 @@ pub use hookwire_proto::data::{DataError, DataKind, Metadata, MetadataError};
 pub use hookwire_proto::name::{GroupName, HubName, NameError, UserId};
 pub use hookwire_proto::permission::Permission;
 pub use hookwire_proto::signature::{AccessKey, AccessKeyError, sign};
+pub use hookwire_proto::subprotocol::{
+    GroupState, GroupStateItem, NamedError, StreamPart, Subprotocol,
+};
 pub use hookwire_proto::template::{EventName, TemplateDocument, TemplatesDocument};
 
+pub use self::client::{
+    CHOSEN_ACK_IDS, Client, ClientBuilder, ClientError, ClientEvent, ConnectError, Connected,
+    EVENTS_MAX, Events, GroupMessage, GroupStream, MESSAGE_BYTES_MAX, Receipt, Sending,
+    ServerMessage, Stopped, UrlSource,
+};
 pub use self::event::{Event, EventError, Query};
 pub use self::filter::odata;
 pub use self::payload::{Payload, PayloadError};

@@ -24,15 +24,7 @@ pub(crate) struct Transport(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 impl Transport {
     /// Prepares; opens nothing.
     pub(crate) fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        let connector = connector(connect_timeout)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION_MAX)
@@ -105,6 +97,21 @@ impl Transport {
         let (head, body) = response.into_parts();
         Err(Fault::Status(Refusal::new(status, &head.headers, &beginning(body).await)))
     }
+}
+
+/// Opens TCP connections and speaks TLS on them if the URL says so.
+pub(crate) fn connector(
+    connect_timeout: Duration,
+) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(connect_timeout));
+    Ok(HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())?
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp))
 }
 
 /// A request about to be made.
@@ -318,7 +325,7 @@ pub const EXCERPT_BYTES_MAX: usize = 1_024;
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(4);
 
 /// Returns the start of a body. One that breaks off has no more to tell: the status stands.
-async fn beginning(mut body: Incoming) -> Vec<u8> {
+pub(crate) async fn beginning(mut body: Incoming) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < EXCERPT_BYTES_MAX
         && let Some(Ok(frame)) = body.frame().await
@@ -332,7 +339,7 @@ async fn beginning(mut body: Incoming) -> Vec<u8> {
 }
 
 /// Returns a text without line breaks and control characters.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.split(|character: char| character.is_whitespace() || character.is_control())
         .filter(|word| !word.is_empty())
         .collect::<Vec<_>>()
