@@ -417,8 +417,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_the_service_ends_what_a_client_raised_passes_once_it_was_written() {
-        let begin = Instant::now();
-        for (end_ms, written_ms, passed_ms) in [(10_000, 0, 10_250), (0, 3_000, 13_250)] {
+        for (end_ms, written_ms, passed_ms) in [(10_000, 0, 10_250), (0, 3_000, 3_250)] {
+            let begin = Instant::now();
             let end = CancellationToken::new();
             let passed = Cell::new(None);
             let pass = || {
@@ -426,13 +426,12 @@ mod tests {
                 ready(())
             };
             let attempt = || (pending::<Result<(), Failure>>(), after(written_ms, ()));
-            let begun = begin.elapsed();
             let course = super::run(user(false), &end, attempt, pass);
             let (result, ()) = tokio::join!(course, async {
                 after(end_ms, ()).await;
                 end.cancel();
             });
-            assert!(matches!(result, Err(CallError::GivenUp)), "{begun:?}");
+            assert!(matches!(result, Err(CallError::GivenUp)));
             assert_eq!(passed.get(), Some(Duration::from_millis(passed_ms)));
         }
     }
