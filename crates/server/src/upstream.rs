@@ -48,7 +48,7 @@ const UPSTREAMS_MAX: usize = 1_024;
 /// How long one upstream's failures are not mentioned again in the log.
 const WARN_PAUSE: Duration = Duration::from_secs(10);
 
-/// Notices of one upstream that may wait to be sent again. One more is not sent again.
+/// Notices of one upstream that may be on their way once more, their pauses included. One more is not sent again.
 const RETRYING_MAX: usize = 4_096;
 
 /// The caller of upstreams. Cheap to clone.
@@ -254,7 +254,7 @@ impl Upstream {
 
     /// Sends a copy of an event to a listener some time.
     pub(crate) fn copy(&self, copy: EventCopy) {
-        let url = copy.listener.url.url(&copy.hub, copy.event.name());
+        let (listener, hub) = (copy.listener.clone(), copy.hub.clone());
         let upstream = self.clone();
         let deliver = move |waiting: Waiting| {
             let upstream = upstream.clone();
@@ -262,7 +262,7 @@ impl Upstream {
         };
         if let Err(Dropped) = self.0.listeners.push(copy, &self.0.tasks, deliver) {
             count_copy("dropped");
-            if let Some(target) = Target::parse(&url) {
+            if let Some(target) = Target::parse(&listener.url.validation_url(&hub)) {
                 let named = self.named(target.origin());
                 named.warn(
                     target.origin(),
@@ -360,12 +360,17 @@ impl Upstream {
             return self.once(&calling, &pass).await;
         }
         let mut retries = Retries::default();
+        // Whoever is sent again keeps its room until it ends: what has passed is not bounded by the number of connections.
+        let mut room = None;
         loop {
             let outcome = self.once(&calling, &pass).await;
             let Some(pause) = retries.pause().filter(|_| is_temporary(&outcome)) else {
                 return outcome;
             };
-            let Ok(_room) = named.retrying.try_acquire() else { return outcome };
+            room = room.or_else(|| named.retrying.try_acquire().ok());
+            if room.is_none() {
+                return outcome;
+            }
             pass();
             if !self.pause(pause).await {
                 return outcome;

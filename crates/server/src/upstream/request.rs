@@ -122,6 +122,7 @@ impl Requests {
                     connection: call.connection,
                     user: call.user.as_ref(),
                     facts,
+                    has_cookies: true,
                     event: &call.event,
                     unix_seconds,
                 };
@@ -142,6 +143,7 @@ impl Requests {
             connection: copy.connection,
             user: copy.user.as_ref(),
             facts: &copy.facts,
+            has_cookies: false,
             event: &copy.event,
             unix_seconds,
         };

@@ -47,6 +47,8 @@ pub(super) struct CloudEvent<'a> {
     pub(super) connection: ConnectionId,
     pub(super) user: Option<&'a UserId>,
     pub(super) facts: &'a EventFacts,
+    /// Whether cookies go with it: a listener is not who set them.
+    pub(super) has_cookies: bool,
     pub(super) event: &'a Event,
     /// When it happened, as far as it is known: seconds since 1970.
     pub(super) unix_seconds: u64,
@@ -55,7 +57,7 @@ pub(super) struct CloudEvent<'a> {
 impl CloudEvent<'_> {
     /// Returns headers and body.
     pub(super) fn write(&self, host: &str, origin: &str, keys: &[AccessKey]) -> (Headers, Bytes) {
-        let Self { hub, connection, user, facts, event, unix_seconds } = self;
+        let Self { hub, connection, user, facts, has_cookies, event, unix_seconds } = self;
         let id = connection.to_string();
         let (kind, data, body) = content(event);
         let mut headers = Headers::default();
@@ -83,7 +85,7 @@ impl CloudEvent<'_> {
         if let Event::User(user) = event {
             put_metadata(&mut headers, &user.metadata);
         }
-        if let Some(cookies) = &facts.cookies {
+        if let Some(cookies) = facts.cookies.as_ref().filter(|_| *has_cookies) {
             headers.put("cookie", cookies);
         }
         headers.put("content-type", data.content_type());

@@ -15,7 +15,11 @@ fn copy(url: &str, connection: ConnectionId, sequence: u64, event: Event) -> Eve
         hub: hub(),
         connection,
         user: Some(user()),
-        facts: bare_facts(sequence),
+        facts: EventFacts {
+            state: Some("state".into()),
+            cookies: Some("a=s3cret".into()),
+            ..bare_facts(sequence)
+        },
         event,
     }
 }
@@ -44,6 +48,8 @@ async fn a_listener_gets_the_events_of_a_connection_in_order() {
         assert_eq!(header(&head, "ce-id"), sequence);
         assert_eq!(header(&head, "ce-type"), format!("azure.webpubsub.{kind}"));
         assert_eq!(header(&head, "ce-userId"), "Jürgen");
+        assert_eq!(header(&head, "ce-connectionState"), "state");
+        assert_eq!(header(&head, "Cookie"), "", "the listener is not who set it");
         assert_eq!(header(&head, "ce-signature"), signature());
         assert_eq!(header(&head, "WebHook-Request-Origin"), ORIGIN);
         assert_eq!(found, body.as_bytes());
