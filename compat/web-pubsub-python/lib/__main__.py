@@ -3,6 +3,7 @@
 import faulthandler
 import logging
 import sys
+import time
 import unittest
 
 from .sdk import called, failed
@@ -11,6 +12,24 @@ from .surface import NEVER_FAIL, public_methods
 SECONDS_MAX = 13 * 60
 """After this long the run ends, and says where it stood."""
 
+SLOWEST_SHOWN = 10
+
+
+class TimedResult(unittest.TextTestResult):
+    """Notes how long each test takes."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.durations: list[tuple[float, str]] = []
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        self._begin = time.monotonic()
+        super().startTest(test)
+
+    def stopTest(self, test: unittest.TestCase) -> None:
+        self.durations.append((time.monotonic() - self._begin, test.id()))
+        super().stopTest(test)
+
 
 def main(names: list[str]) -> int:
     # What the SDKs have to say of lost connections is no news here.
@@ -18,7 +37,9 @@ def main(names: list[str]) -> int:
     faulthandler.dump_traceback_later(SECONDS_MAX, exit=True)
     loader = unittest.TestLoader()
     suite = loader.loadTestsFromNames(names) if names else loader.discover("tests", top_level_dir=".")
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    result = unittest.TextTestRunner(verbosity=2, resultclass=TimedResult).run(suite)
+    for seconds, test in sorted(result.durations, reverse=True)[:SLOWEST_SHOWN]:
+        print(f"{seconds:6.1f} s  {test}", file=sys.stderr)
     if not result.wasSuccessful() or result.testsRun == 0:
         return 1
     if names:

@@ -96,9 +96,9 @@ class Sync(Kind):
 
     def settle(self):
         # The SDK starts a thread for each callback, one after the other, but they run as they please. What was begun before
-        # shows among the threads, by the name of its function.
+        # shows among the threads, by the name of its function. One that is only just being started comes after those.
         for thread in threading.enumerate():
-            if f"({self._listener_name})" in thread.name:
+            if f"({self._listener_name})" in thread.name and thread.is_alive():
                 thread.join(DEADLINE_SECONDS)
 
     def items(self, paged):
@@ -141,8 +141,9 @@ class Aio(Kind):
         return listener
 
     def provider(self, function):
+        # Not in the loop, which `function` may need.
         async def provider():
-            return function()
+            return await asyncio.to_thread(function)
 
         return provider
 

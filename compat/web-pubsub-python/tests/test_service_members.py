@@ -198,7 +198,7 @@ class Memberships:
         # A user is its connections of that moment.
         third = self.join("ann")
         self.members("g")
-        self.got((first, Message("g", group="g")), (second, Message("g", group="g")), (third,))
+        self.got((first, Message("g", group="g")), (second, Message("g", group="g")), (third,), (bob,))
         self.service.remove_connection_from_group("g", second.id)
         self.service.remove_user_from_group("g", "ann")
         self.members("g")
@@ -305,9 +305,11 @@ class Permissions:
 @both
 class Lists:
     def filled(self, count=5):
-        """Returns the clients of a group, by connection id."""
+        """Returns the ids of the members of a group that has so many, in the order of lists."""
         clients = [self.join(f"user {number}", groups=["g"]) for number in range(count)]
-        return sorted(clients, key=lambda client: client.id)
+        found = self.ids(self.service.items("list_connections", group="g"))
+        self.assertCountEqual(found, [client.id for client in clients])
+        return found
 
     def ids(self, members):
         return [member.connection_id for member in members]
@@ -326,18 +328,15 @@ class Lists:
         self.assertEqual(self.ids(self.service.items("list_connections", group="h")), [outside.id])
 
     def test_pages(self):
-        expected = self.ids_of(self.filled())
+        expected = self.filled()
         for size, pages in ((1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (5, [5]), (200, [5])):
             found = self.service.pages("list_connections", group="g", maxpagesize=size)
             self.assertEqual([len(page) for page in found], pages)
             self.assertEqual(self.ids(member for page in found for member in page), expected)
             self.assertEqual(self.ids(self.service.items("list_connections", group="g", maxpagesize=size)), expected)
 
-    def ids_of(self, clients):
-        return [client.id for client in clients]
-
     def test_no_more_than_asked(self):
-        expected = self.ids_of(self.filled())
+        expected = self.filled()
         for top in (1, 3, 5, 99):
             found = self.service.items("list_connections", group="g", top=top)
             self.assertEqual(self.ids(found), expected[:top])
@@ -346,7 +345,7 @@ class Lists:
             self.assertLessEqual(max(len(page) for page in pages), 2)
 
     def test_going_on_later(self):
-        expected = self.ids_of(self.filled())
+        expected = self.filled()
         path = f"/api/hubs/{self.hub}/groups/g/connections"
         response = self.service.send_request(HttpRequest("GET", path, params={"maxpagesize": 2, "top": 4, "api-version": "2024-12-01"}))
         self.assertEqual(response.status_code, 200)
@@ -358,19 +357,19 @@ class Lists:
         self.assertEqual([self.ids(page) for page in pages], [expected[2:4]])
 
     def test_a_member_that_left_in_between(self):
-        clients = self.filled()
+        members = self.filled()
         path = f"/api/hubs/{self.hub}/groups/g/connections"
         link = self.service.send_request(HttpRequest("GET", path, params={"maxpagesize": 2})).json()["nextLink"]
-        for gone in (clients[1], clients[2]):
-            self.service.remove_connection_from_group("g", gone.id)
+        for gone in (members[1], members[2]):
+            self.service.remove_connection_from_group("g", gone)
         pages = self.service.pages("list_connections", continuation_token=link, group="g")
-        self.assertEqual(self.ids(member for page in pages for member in page), self.ids_of(clients[3:]))
+        self.assertEqual(self.ids(member for page in pages for member in page), members[3:])
 
     def test_a_group_with_an_uncommon_name(self):
         group = "a/b +%&?=ü"
         clients = [self.join(groups=[group]) for _ in range(3)]
         found = self.service.pages("list_connections", group=group, maxpagesize=2)
-        self.assertCountEqual(self.ids(member for page in found for member in page), self.ids_of(clients))
+        self.assertCountEqual(self.ids(member for page in found for member in page), [client.id for client in clients])
 
     def test_what_is_refused(self):
         for options in (
