@@ -9,6 +9,8 @@ mod incoming;
 mod requests;
 mod sequence;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::collections::BTreeSet;
