@@ -28,7 +28,7 @@ pub use self::requests::CHOSEN_ACK_IDS;
 use self::requests::{Key, Kind, Request, Requests};
 use self::sequence::Sequence;
 use self::streams::Streams;
-use self::time::{Attempt, PING_INTERVAL, RECOVERY_INTERVAL};
+use self::time::{Attempt, PING_INTERVAL, RECOVERY_INTERVAL, after};
 use super::error::{ClientError, ConnectError};
 use super::event::{ClientEvent, Connected, Stopped};
 use crate::payload::Payload;
@@ -236,7 +236,7 @@ impl<R> Session<R> {
             return;
         };
         let reply = Some(reply);
-        let deadline = now + limit;
+        let deadline = after(now, limit);
         let request = Request { key, kind, message, limit, deadline, sends: 0, reply };
         let request = self.requests.insert(request);
         if is_online {
@@ -508,7 +508,7 @@ impl<R> Session<R> {
     }
 
     fn rest(&mut self, now: Instant) {
-        self.phase = Phase::Resting { until: now + self.delay() };
+        self.phase = Phase::Resting { until: after(now, self.delay()) };
     }
 
     /// Returns the pause before the next attempt: twice as long each time, up to a limit, and shorter by up to a half.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hookwire_proto::message::Message;
 use hookwire_proto::subprotocol::{ClientMessage, NamedError, StreamUserError, Subprotocol};
 
+use super::time::after;
 use super::{Effect, Reply, check_length};
 use crate::client::error::ClientError;
 use crate::payload::Payload;
@@ -58,7 +59,7 @@ struct Waiting<R> {
 
 impl<R> Waiting<R> {
     fn new(to: To, reply: R) -> Self {
-        Self { reply, limit: to.limit, deadline: to.now + to.limit }
+        Self { reply, limit: to.limit, deadline: after(to.now, to.limit) }
     }
 }
 

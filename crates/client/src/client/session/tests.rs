@@ -315,6 +315,14 @@ fn answers_are_not_awaited_for_ever() {
 }
 
 #[test]
+fn an_answer_may_be_awaited_for_ever() {
+    let mut bench = Bench::reliable();
+    let ask = Ask { message: event("a"), ack: Ack::Own, limit: Duration::MAX };
+    bench.session.request(bench.now, ask, 1, &mut bench.effects);
+    assert_eq!(bench.done(), ["event a #+0"]);
+}
+
+#[test]
 fn an_invocation_has_an_answer() {
     let mut bench = Bench::reliable();
     for (reply, result, expected) in [

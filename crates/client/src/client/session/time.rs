@@ -123,6 +123,14 @@ impl Attempt {
     }
 }
 
+/// Returns the time after a pause that the application chose, which may be for ever.
+pub(super) fn after(now: Instant, pause: Duration) -> Instant {
+    now + pause.min(PAUSE_MAX)
+}
+
+/// As long as for ever, and within what a clock can say.
+const PAUSE_MAX: Duration = Duration::from_hours(24 * 365);
+
 /// Attempts at its recovery begin so far apart.
 pub(super) const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
