@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use hookwire_client::Format;
+use hookwire_client::{ClientKind, Format, Permission};
+
+use crate::service::Dialect;
 
 /// Commands that talk to a running service.
 #[derive(Debug, Subcommand)]
@@ -11,50 +13,111 @@ pub(crate) enum RemoteCommand {
     /// Make a URL for a client, or a token for a REST call
     ///
     /// Nothing is sent: the access key in the connection string signs.
-    #[command(subcommand, after_help = EXIT_CODES)]
+    #[command(subcommand, after_help = AFTER_HELP)]
     Token(TokenCommand),
     /// Send a message to everyone in the hub, or to a user, a group or a connection
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Send(SendArguments),
     /// Ask about groups and change who is in them
-    #[command(subcommand, after_help = EXIT_CODES)]
+    #[command(subcommand, after_help = AFTER_HELP)]
     Group(GroupCommand),
-    /// Ask about users and take them out of all groups
-    #[command(subcommand, after_help = EXIT_CODES)]
+    /// Ask about users, take them out of all groups and close their connections
+    #[command(subcommand, after_help = AFTER_HELP)]
     User(UserCommand),
     /// Ask about connections and close them
-    #[command(subcommand, after_help = EXIT_CODES)]
+    #[command(subcommand, after_help = AFTER_HELP)]
     Connection(ConnectionCommand),
+    /// Say what connections may do with groups
+    #[command(subcommand, after_help = AFTER_HELP)]
+    Permission(PermissionCommand),
+    /// Ask about hubs and close all connections of one
+    #[command(subcommand, after_help = AFTER_HELP)]
+    Hub(HubCommand),
+}
+
+impl RemoteCommand {
+    /// Returns which hub of which service is meant.
+    pub(super) fn service(&self) -> &ServiceArguments {
+        match self {
+            Self::Token(TokenCommand::Client(arguments)) => &arguments.service,
+            Self::Token(TokenCommand::Rest(arguments)) => &arguments.service,
+            Self::Send(arguments) => &arguments.service,
+            Self::Group(command) => match command {
+                GroupCommand::Exists(arguments) => &arguments.service,
+                GroupCommand::Contains(arguments) => &arguments.of.service,
+                GroupCommand::Add(arguments) => &arguments.of.service,
+                GroupCommand::Remove(arguments) => &arguments.of.service,
+                GroupCommand::Close(arguments) => &arguments.of.service,
+                GroupCommand::List(arguments) => &arguments.service,
+            },
+            Self::User(command) => match command {
+                UserCommand::Exists(arguments) | UserCommand::LeaveGroups(arguments) => {
+                    &arguments.service
+                }
+                UserCommand::Close(arguments) => &arguments.of.service,
+                UserCommand::List(arguments) => &arguments.service,
+            },
+            Self::Connection(command) => match command {
+                ConnectionCommand::Exists(arguments)
+                | ConnectionCommand::LeaveGroups(arguments)
+                | ConnectionCommand::Show(arguments) => &arguments.service,
+                ConnectionCommand::Close(arguments) => &arguments.of.service,
+                ConnectionCommand::List(arguments) => &arguments.list.service,
+            },
+            Self::Permission(command) => match command {
+                PermissionCommand::Grant(arguments)
+                | PermissionCommand::Revoke(arguments)
+                | PermissionCommand::Check(arguments) => &arguments.service,
+            },
+            Self::Hub(command) => match command {
+                HubCommand::Health(service) => service,
+                HubCommand::Close(arguments) => &arguments.service,
+                HubCommand::List(arguments) => &arguments.service,
+            },
+        }
+    }
 }
 
 /// Stands at the end of each command's help.
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Environment:
+  WebPubSubConnectionString     the service, if not named by --connection-string
+  AzureSignalRConnectionString  the same; its dialect is preview unless --dialect or HubDialect says otherwise
+  HubName, WebPubSubHub         the hub, if not named by --hub
+  HubDialect                    the dialect, if not named by --dialect
+
 Exit codes:
   0  done, or the answer is yes
   1  the answer is no
   2  wrong usage: nothing was sent
   3  the service refused, failed or could not be reached";
 
-/// Which hub of which service.
+/// Which hub of which service, and how to speak with it.
 #[derive(Debug, Args)]
-pub(super) struct ServiceArguments {
+pub(crate) struct ServiceArguments {
     /// Where the service is and its key: `Endpoint=…;Port=…;AccessKey=…;`
     ///
     /// Other users of this machine can see arguments: prefer the environment.
-    #[arg(long, env = "AzureSignalRConnectionString", hide_env_values = true)]
-    pub(super) connection_string: String,
-    /// The hub
-    #[arg(long, env = "HubName")]
-    pub(super) hub: String,
+    #[arg(long, value_name = "STRING")]
+    pub(super) connection_string: Option<String>,
+    /// The hub; without it the environment tells
+    #[arg(long)]
+    pub(super) hub: Option<String>,
+    /// The REST API to call
+    ///
+    /// Without it the variable that holds the connection string tells: `AzureSignalRConnectionString` means the preview, on which
+    /// scripts of that time rely, everything else Web PubSub, which can do more. Both reach the same connections.
+    #[arg(long, value_enum, env = "HubDialect")]
+    pub(super) dialect: Option<Dialect>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Print the URL by which a client connects, its token included
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Client(ClientTokenArguments),
     /// Print a token for one URL of the REST API
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Rest(RestTokenArguments),
 }
 
@@ -69,9 +132,21 @@ pub(crate) struct ClientTokenArguments {
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
     pub(super) lifetime: Duration,
     /// A further claim as NAME=TEXT; the same name again makes a list
-    #[arg(long = "claim", value_name = "NAME=TEXT", value_parser = claim)]
+    #[arg(long = "claim", value_name = "NAME=TEXT", value_parser = pair)]
     pub(super) claims: Vec<(String, String)>,
-    /// Which kind of messages the client gets
+    /// A role, such as webpubsub.sendToGroup.news; may be repeated (web-pubsub)
+    #[arg(long = "role")]
+    pub(super) roles: Vec<String>,
+    /// A group that the client joins at once; may be repeated (web-pubsub)
+    #[arg(long = "group")]
+    pub(super) groups: Vec<String>,
+    /// What the client speaks (web-pubsub)
+    #[arg(long, value_enum)]
+    pub(super) kind: Option<KindArgument>,
+    /// Let the service make the token instead (web-pubsub)
+    #[arg(long, conflicts_with = "claims")]
+    pub(super) by_service: bool,
+    /// Which kind of messages the client gets (preview)
     #[arg(long)]
     pub(super) format: Option<FormatArgument>,
 }
@@ -80,7 +155,7 @@ pub(crate) struct ClientTokenArguments {
 pub(crate) struct RestTokenArguments {
     #[command(flatten)]
     pub(super) service: ServiceArguments,
-    /// Path of the URL; without it the one that broadcasts to the hub
+    /// Path and query of the URL; without it the one that sends to the hub
     pub(super) path: Option<String>,
     /// How long the token is valid, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
@@ -102,6 +177,28 @@ impl From<FormatArgument> for Format {
     }
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum KindArgument {
+    /// Plain WebSocket or a subprotocol of Web PubSub
+    #[value(name = "web-pubsub")]
+    WebPubSub,
+    /// MQTT over WebSocket
+    Mqtt,
+    /// Socket.IO
+    #[value(name = "socketio")]
+    SocketIo,
+}
+
+impl From<KindArgument> for ClientKind {
+    fn from(argument: KindArgument) -> Self {
+        match argument {
+            KindArgument::WebPubSub => Self::WebPubSub,
+            KindArgument::Mqtt => Self::Mqtt,
+            KindArgument::SocketIo => Self::SocketIo,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct SendArguments {
     #[command(flatten)]
@@ -110,9 +207,31 @@ pub(crate) struct SendArguments {
     pub(super) to: Recipient,
     /// The message; without it standard input is sent, less the newline at its end
     pub(super) text: Option<String>,
+    #[command(flatten)]
+    pub(super) content: ContentArguments,
+    /// Leave out a connection; may be repeated (web-pubsub)
+    #[arg(long, value_name = "ID", conflicts_with = "connection")]
+    pub(super) excluded: Vec<String>,
+    /// Send only to connections that an `OData` expression selects, such as "userId ne 'ann'" (web-pubsub)
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "connection")]
+    pub(super) filter: Option<String>,
+    /// How long the message waits for a connection whose transport is lost, in seconds, 300 at most (web-pubsub)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) ttl: Option<Duration>,
+    /// A pair that travels with the message; may be repeated (web-pubsub)
+    #[arg(long, value_name = "KEY=TEXT", value_parser = pair)]
+    pub(super) metadata: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct ContentArguments {
     /// Send a binary message; standard input is then sent as it is
     #[arg(long)]
     pub(super) binary: bool,
+    /// Send JSON, which is checked (web-pubsub)
+    #[arg(long)]
+    pub(super) json_content: bool,
 }
 
 /// None of them means everyone in the hub.
@@ -133,19 +252,26 @@ pub(super) struct Recipient {
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
     /// Ask whether a group has a connection
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Exists(GroupArguments),
-    /// Ask whether a user is in a group
-    #[command(after_help = EXIT_CODES)]
+    /// Ask whether a user was put into a group and stays in it (preview)
+    #[command(after_help = AFTER_HELP)]
     Contains(GroupUserArguments),
     /// Put a user or a connection into a group
     ///
-    /// A user stays in it with all connections that come later, a connection until it ends.
-    #[command(after_help = EXIT_CODES)]
+    /// In the preview a user stays in it with all connections that come later. In Web PubSub the connections that the user has now
+    /// are put into it. A connection stays in a group until it ends.
+    #[command(after_help = AFTER_HELP)]
     Add(GroupAddArguments),
     /// Take a user or a connection out of a group
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Remove(GroupRemoveArguments),
+    /// Close the connections in a group (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    Close(GroupCloseArguments),
+    /// List the groups that have a connection (web-pubsub; of Hookwire only)
+    #[command(after_help = AFTER_HELP)]
+    List(ListArguments),
 }
 
 #[derive(Debug, Args)]
@@ -171,8 +297,8 @@ pub(crate) struct GroupAddArguments {
     pub(super) of: GroupArguments,
     #[command(flatten)]
     pub(super) member: Member,
-    /// How long the user stays in it, in seconds; without it until removed
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with = "connection")]
+    /// How long the user stays in it, in seconds; without it until removed (preview)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, conflicts_with_all = ["connection", "filter", "everyone"])]
     pub(super) ttl: Option<Duration>,
 }
 
@@ -187,22 +313,53 @@ pub(crate) struct GroupRemoveArguments {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Member {
-    /// A user, with all connections now and later
+    /// A user
     #[arg(long)]
     pub(super) user: Option<String>,
     /// One connection
     #[arg(long, value_name = "ID")]
     pub(super) connection: Option<String>,
+    /// The connections that an `OData` expression selects (web-pubsub)
+    #[arg(long, value_name = "EXPRESSION")]
+    pub(super) filter: Option<String>,
+    /// All connections of the hub (web-pubsub)
+    #[arg(long)]
+    pub(super) everyone: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GroupCloseArguments {
+    #[command(flatten)]
+    pub(super) of: GroupArguments,
+    #[command(flatten)]
+    pub(super) closing: ClosingArguments,
+}
+
+/// How many connections are closed.
+#[derive(Debug, Args)]
+pub(super) struct ClosingArguments {
+    /// What the clients and the upstream are told
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Leave a connection open; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(super) excluded: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Ask whether a user has a connection
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Exists(UserArguments),
     /// Take a user out of all groups
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     LeaveGroups(UserArguments),
+    /// Close the connections of a user (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    Close(UserCloseArguments),
+    /// List the users that have a connection (web-pubsub; of Hookwire only)
+    #[command(after_help = AFTER_HELP)]
+    List(ListArguments),
 }
 
 #[derive(Debug, Args)]
@@ -213,14 +370,31 @@ pub(crate) struct UserArguments {
     pub(super) user: String,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct UserCloseArguments {
+    #[command(flatten)]
+    pub(super) of: UserArguments,
+    #[command(flatten)]
+    pub(super) closing: ClosingArguments,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectionCommand {
     /// Ask whether a connection is there
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Exists(ConnectionArguments),
     /// Close a connection
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = AFTER_HELP)]
     Close(CloseArguments),
+    /// Take a connection out of all groups (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    LeaveGroups(ConnectionArguments),
+    /// List the connections of a group (web-pubsub), or of a user or the hub (of Hookwire only)
+    #[command(after_help = AFTER_HELP)]
+    List(ConnectionListArguments),
+    /// Tell all about a connection (web-pubsub; of Hookwire only)
+    #[command(after_help = AFTER_HELP)]
+    Show(ConnectionArguments),
 }
 
 #[derive(Debug, Args)]
@@ -236,9 +410,107 @@ pub(crate) struct ConnectionArguments {
 pub(crate) struct CloseArguments {
     #[command(flatten)]
     pub(super) of: ConnectionArguments,
-    /// What the client is told, at most 123 bytes
+    /// What the client is told; in the preview at most 123 bytes
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectionListArguments {
+    #[command(flatten)]
+    pub(super) list: ListArguments,
+    #[command(flatten)]
+    pub(super) of: Owner,
+}
+
+/// None of them means the whole hub.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct Owner {
+    /// Those in this group
+    #[arg(long)]
+    pub(super) group: Option<String>,
+    /// Those of this user
+    #[arg(long)]
+    pub(super) user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    #[command(flatten)]
+    pub(super) service: ServiceArguments,
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=TOP_MAX))]
+    pub(super) top: u32,
+}
+
+/// Most items that are kept to be printed.
+const TOP_MAX: i64 = 1_000_000;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PermissionCommand {
+    /// Give a connection a permission (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    Grant(PermissionArguments),
+    /// Take a permission away, whatever the connection's roles say (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    Revoke(PermissionArguments),
+    /// Ask whether a connection has a permission (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    Check(PermissionArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PermissionArguments {
+    #[command(flatten)]
+    pub(super) service: ServiceArguments,
+    /// What for
+    #[arg(value_enum)]
+    pub(super) permission: PermissionArgument,
+    /// The connection
+    #[arg(long, value_name = "ID")]
+    pub(super) connection: String,
+    /// The group; without it all groups are meant
+    #[arg(long)]
+    pub(super) group: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum PermissionArgument {
+    /// Join and leave groups
+    JoinLeaveGroup,
+    /// Send to groups
+    SendToGroup,
+}
+
+impl From<PermissionArgument> for Permission {
+    fn from(argument: PermissionArgument) -> Self {
+        match argument {
+            PermissionArgument::JoinLeaveGroup => Self::JoinLeaveGroup,
+            PermissionArgument::SendToGroup => Self::SendToGroup,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HubCommand {
+    /// Ask whether the service is up
+    #[command(after_help = AFTER_HELP)]
+    Health(ServiceArguments),
+    /// Close the connections of the hub (web-pubsub)
+    #[command(after_help = AFTER_HELP)]
+    Close(HubCloseArguments),
+    /// List the hubs that have a connection (web-pubsub; of Hookwire only)
+    #[command(after_help = AFTER_HELP)]
+    List(ListArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HubCloseArguments {
+    #[command(flatten)]
+    pub(super) service: ServiceArguments,
+    #[command(flatten)]
+    pub(super) closing: ClosingArguments,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -248,7 +520,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn claim(text: &str) -> Result<(String, String), String> {
+fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=TEXT".to_owned()),
