@@ -52,6 +52,8 @@ class Answer:
     body: bytes | str = b""
     content_type: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    admits: bool = True
+    """Whether a success lets a client in: not if nobody can make sense of it."""
 
 
 def text(body: str, **headers: str) -> Answer:
@@ -183,7 +185,7 @@ class Upstream:
         hub.record[event.connection_id].append(event.name)
         hub[event.name].put(event)
         answer = hub.handlers.get(event.name, lambda event: Answer())(event)
-        if event.name == "connect" and 200 <= answer.status < 300:
+        if event.name == "connect" and 200 <= answer.status < 300 and answer.admits:
             hub.admitted.add(event.connection_id)
         _answer(request, answer)
 
