@@ -1,26 +1,31 @@
-//! Client of Hookwire, for applications that are plain HTTP functions.
+//! Client of Hookwire, for applications that are plain HTTP functions and for the clients that talk to them.
 //!
-//! A [`Service`] reaches connections, users, groups and whole hubs by the service's REST API, and makes the URLs by which clients
-//! connect. An [`Event`] is what the service tells the application: a client connects, sends a message, is gone.
+//! It speaks two dialects. That of Azure Web PubSub:
+//!
+//! | | |
+//! |---|---|
+//! | [`ServiceClient`] | the REST API: sends, groups, permissions, lists, URLs for clients |
+//! | [`webhook`] | the events that the service posts, and their answers |
+//! | [`Client`] | a WebSocket client of the four subprotocols, which recovers its connection |
 //!
 //! ```no_run
-//! use hookwire_client::Service;
+//! use hookwire_client::{Client, ClientAccess, Permission, ServiceClient};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! // Reads AzureSignalRConnectionString and HubName.
-//! let service = Service::from_env()?;
+//! // Reads WebPubSubConnectionString and WebPubSubHub.
+//! let service = ServiceClient::from_env()?;
+//! service.send_to_all("hello, everyone").await?;
 //!
-//! service.broadcast("hello, everyone").await?;
-//! service.send_to_user("ann", "hello, Ann").await?;
-//! service.add_to_group("readers", "ann").await?;
-//! if service.group_exists("readers").await? {
-//!     service.send_to_group("readers", "news").await?;
-//! }
+//! let ann = ClientAccess::new().user("ann").may(Permission::JoinLeaveGroup);
+//! let (client, mut events) = Client::connect(service.client_access(&ann)?).await?;
+//! client.join_group("readers").await?;
+//! service.send_to_group("readers", "news").await?;
+//! println!("{:?}", events.next().await);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What the service posts becomes an [`Event`] by its headers:
+//! And that of the 2020 preview of Azure's serverless `WebSocket` service: [`Service`] for its REST API, [`Event`] for what it posts.
 //!
 //! ```
 //! use hookwire_client::{EventName, Service};
@@ -43,9 +48,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! The wire format is the one of the 2020 preview of Azure's serverless `WebSocket` service, so the crate talks to every service that
-//! speaks it.
 
 mod client;
 mod event;

@@ -82,7 +82,7 @@ impl RemoteCommand {
 const AFTER_HELP: &str = "\
 Environment:
   WebPubSubConnectionString     the service, if not named by --connection-string
-  AzureSignalRConnectionString  the same; its dialect is preview unless --dialect or HubDialect says otherwise
+  AzureSignalRConnectionString  the same; suggests the dialect preview
   HubName, WebPubSubHub         the hub, if not named by --hub
   HubDialect                    the dialect, if not named by --dialect
 
@@ -212,7 +212,7 @@ pub(crate) struct SendArguments {
     /// Leave out a connection; may be repeated (web-pubsub)
     #[arg(long, value_name = "ID", conflicts_with = "connection")]
     pub(super) excluded: Vec<String>,
-    /// Send only to connections that an `OData` expression selects, such as "userId ne 'ann'" (web-pubsub)
+    /// Send only to connections that a filter selects, such as "userId ne 'ann'" (web-pubsub)
     #[arg(long, value_name = "EXPRESSION", conflicts_with = "connection")]
     pub(super) filter: Option<String>,
     /// How long the message waits for a connection whose transport is lost, in seconds, 300 at most (web-pubsub)
@@ -319,7 +319,7 @@ pub(super) struct Member {
     /// One connection
     #[arg(long, value_name = "ID")]
     pub(super) connection: Option<String>,
-    /// The connections that an `OData` expression selects (web-pubsub)
+    /// The connections that a filter selects (web-pubsub)
     #[arg(long, value_name = "EXPRESSION")]
     pub(super) filter: Option<String>,
     /// All connections of the hub (web-pubsub)
