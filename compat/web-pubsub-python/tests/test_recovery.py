@@ -57,7 +57,8 @@ class Recovery(Traveller):
                 expected = [Message(f"before, {way}")]
                 for number in range(20):
                     self.service.send_to_user("ann", f"{number}", content_type=TEXT_TYPE)
-                    witness.sdk.send_to_group("g", f"{number} too", TEXT, no_echo=True)
+                    # Without acks: the sync library sleeps through one that comes before it begins to wait.
+                    witness.sdk.send_to_group("g", f"{number} too", TEXT, no_echo=True, ack=False)
                     expected += [Message(f"{number}"), Message(f"{number} too", group="g", user="bob")]
                 self.road.open_door()
                 self.got((client, *expected), (witness,))
