@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -193,6 +193,15 @@ pub(crate) async fn serve(arguments: ServeArguments, json: bool) -> anyhow::Resu
             "listen": addresses(&node),
             "connection_string": node.connection_string().reveal(),
         }))?;
+    } else {
+        let mut out = std::io::stdout().lock();
+        // Where output is kept, a key has no business.
+        let shown = if out.is_terminal() {
+            node.connection_string().reveal()
+        } else {
+            format!("Endpoint={};AccessKey=<the primary key>;Version=1.0;", node.endpoint())
+        };
+        writeln!(out, "Connection string  {shown}")?;
     }
     until_signal(node).await
 }

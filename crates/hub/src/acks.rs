@@ -3,42 +3,38 @@
 
 use smallvec::SmallVec;
 
-/// Gaps between processed ids that are remembered; beyond it the lowest ids count as processed together with what lies between.
+/// Ranges of processed ids that are remembered; beyond it the one that has not grown for longest is forgotten.
 const RANGES_MAX: usize = 128;
 
-/// The processed ids as disjoint ranges in ascending order. SDKs count from 1, so there is mostly one range.
+/// The processed ids as disjoint ranges, first and last id of each; the one that grew last stands last. SDKs count from 1, so there is
+/// mostly one range.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Acks(SmallVec<[(u64, u64); 1]>);
 
 impl Acks {
-    /// Whether the id has been processed.
+    /// Whether the id has been processed. Cost: a look at each range.
     pub(crate) fn contains(&self, id: u64) -> bool {
-        match self.0.binary_search_by(|(first, _)| first.cmp(&id)) {
-            Ok(_) => true,
-            Err(0) => false,
-            Err(at) => id <= self.0[at - 1].1,
-        }
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&id))
     }
 
     /// Remembers that the id has been processed.
     pub(crate) fn insert(&mut self, id: u64) {
-        let Err(at) = self.0.binary_search_by(|(first, _)| first.cmp(&id)) else { return };
-        if 0 < at && id <= self.0[at - 1].1 {
+        if self.contains(id) {
             return;
         }
-        let joins_before = 0 < at && self.0[at - 1].1.checked_add(1) == Some(id);
-        let joins_after = at < self.0.len() && id.checked_add(1) == Some(self.0[at].0);
-        match (joins_before, joins_after) {
-            (true, true) => {
-                self.0[at - 1].1 = self.0[at].1;
-                self.0.remove(at);
+        let (mut first, mut last) = (id, id);
+        self.0.retain(|(from, to)| {
+            let (is_before, is_after) =
+                (to.checked_add(1) == Some(id), id.checked_add(1) == Some(*from));
+            if is_before {
+                first = *from;
+            } else if is_after {
+                last = *to;
             }
-            (true, false) => self.0[at - 1].1 = id,
-            (false, true) => self.0[at].0 = id,
-            (false, false) => self.0.insert(at, (id, id)),
-        }
+            !is_before && !is_after
+        });
+        self.0.push((first, last));
         if RANGES_MAX < self.0.len() {
-            self.0[1].0 = self.0[0].0;
             self.0.remove(0);
         }
     }
@@ -67,13 +63,16 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded_and_forgets_no_processed_id() {
+    fn the_memory_is_bounded_and_what_was_never_processed_is_never_known() {
         let mut acks = Acks::default();
         for id in 0..10_000 {
             acks.insert(id * 2);
+            acks.insert(1_000_000 + id);
         }
         assert_eq!(acks.0.len(), RANGES_MAX);
-        assert!((0..10_000).all(|id| acks.contains(id * 2)));
-        assert!(!acks.contains(19_999 - 2), "the highest gaps are still known");
+        assert!((0..10_000).all(|id| acks.contains(1_000_000 + id)), "it grew all the time");
+        assert!((9_900..10_000).all(|id| acks.contains(id * 2)), "the latest are known");
+        assert!(!acks.contains(0), "the oldest are forgotten");
+        assert!((0..10_000).all(|id| !acks.contains(id * 2 + 1)));
     }
 }

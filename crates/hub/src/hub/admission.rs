@@ -213,7 +213,7 @@ impl Hub {
             conversation: built_in.map(|one| Box::new(Conversation::new(one))),
         };
         Ok(Verdict {
-            user: said.user_id.or_else(|| connecting.user.clone()),
+            user: said.user_id.or_else(|| connecting.user.clone().filter(|_| !said.is_anonymous)),
             subprotocol,
             form: web_pubsub.form(),
             door: Door::WebPubSub(Box::new(web_pubsub)),

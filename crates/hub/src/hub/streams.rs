@@ -1,5 +1,7 @@
 //! Streams: long messages to a group in numbered pieces (Web PubSub protocol, "Streams").
 
+use std::collections::BTreeMap;
+
 use hookwire_proto::data::Data;
 use hookwire_proto::permission::Permission;
 use hookwire_proto::subprotocol::{
@@ -99,23 +101,28 @@ impl Hub {
     ) {
         stream.idle_timeout_ms = idle_timeout_ms.map_or(IDLE_TIMEOUT_MS, u64::from).max(1);
         stream.until = now.saturating_add(stream.idle_timeout_ms);
-        let refusal =
-            if let Err(error) = self.permitted(slot, Permission::SendToGroup, &stream.group) {
-                Some(error)
-            } else if stream_id.is_empty() || STREAM_ID_BYTES_MAX < stream_id.len() {
-                Some(bad_request("The stream needs a name of 1 to 256 bytes."))
-            } else {
-                let streams = self.conversation_mut(slot).map(|one| &one.streams);
-                match streams {
-                    Some(streams) if streams.contains_key(&stream_id) => {
-                        Some(bad_request("The stream exists."))
-                    }
-                    Some(streams) if STREAMS_PER_CONNECTION_MAX <= streams.len() => {
-                        Some(bad_request("The connection has too many streams."))
-                    }
-                    _ => None,
-                }
-            };
+        let streams = self.conversation_mut(slot).map(|one| &one.streams);
+        let count = streams.map_or(0, BTreeMap::len);
+        let running = streams.and_then(|streams| streams.get(&stream_id));
+        let running = running.map(|running| (running.group == stream.group, running.expected));
+        if let Some((true, expected)) = running {
+            // The publisher has not heard that it began, or begins again after a recovery.
+            self.touch_stream(now, slot, &stream_id);
+            self.stream_ack(slot, stream_id, expected, effects);
+            return;
+        }
+        let permitted = self.permitted(slot, Permission::SendToGroup, &stream.group);
+        let refusal = if let Err(error) = permitted {
+            Some(error)
+        } else if stream_id.is_empty() || STREAM_ID_BYTES_MAX < stream_id.len() {
+            Some(bad_request("The stream needs a name of 1 to 256 bytes."))
+        } else if running.is_some() {
+            Some(bad_request("The stream goes to another group."))
+        } else if STREAMS_PER_CONNECTION_MAX <= count {
+            Some(bad_request("The connection has too many streams."))
+        } else {
+            None
+        };
         if refusal.is_some() {
             let closed = ServerMessage::StreamClosed { stream_id, error: refusal };
             self.tell(slot, &closed, effects);

@@ -339,6 +339,16 @@ fn the_handler_decides_about_user_groups_roles_and_subprotocol() {
 }
 
 #[test]
+fn the_handler_may_take_the_user_of_the_token_away() {
+    let mut bench = Bench::new();
+    bench.knock(&Client { hub: "chat", ..Client::default() });
+    let call = bench.call().id;
+    bench.answer(call, 200, r#"{"userId":""}"#);
+    let open = bench.hub.open_at(bench.hub.slots()[0]).unwrap();
+    assert_eq!(bench.hub.user_of(open), None);
+}
+
+#[test]
 fn what_the_handler_refuses_or_garbles_lets_nobody_in() {
     for (status, body, expected) in [
         (401, "no", 401),
@@ -837,6 +847,8 @@ fn a_stream_is_published_in_order_and_ends_for_all() {
     assert_eq!(expected(&bench), 1);
     bench.ask(ann, &piece(1, "a"));
     assert_eq!((expected(&bench), bench.heard()), (2, vec![(bob, "a".to_owned())]));
+    bench.ask(ann, &start);
+    assert_eq!(expected(&bench), 2, "it goes on");
     bench.ask(ann, &piece(1, "a"));
     assert_eq!((expected(&bench), bench.heard()), (2, vec![]), "a repetition");
     bench.ask(ann, &piece(3, "c"));
