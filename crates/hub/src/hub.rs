@@ -17,7 +17,7 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use hookwire_proto::envelope::WireForm;
-use hookwire_proto::handler::HubsSettings;
+use hookwire_proto::handler::{EventHandler, HubsSettings};
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
 use hookwire_proto::reconnection::ReconnectionKey;
 use hookwire_proto::subprotocol::GroupStateItem;
@@ -33,7 +33,7 @@ use crate::input::{
 use crate::reliable::RecoverySettings;
 use crate::set::{Kind, Place, SetId, Sets, Slot, index};
 use crate::stored::Stored;
-use crate::web_pubsub::{Door, WebPubSub};
+use crate::web_pubsub::{Cookies, Door, WebPubSub};
 
 pub use self::group_state::GROUP_STATE_BYTES_MAX;
 pub use self::streams::STREAMS_PER_CONNECTION_MAX;
@@ -162,7 +162,7 @@ struct Identity {
 #[derive(Debug, Clone)]
 enum Speaker {
     Preview(ClientContext),
-    WebPubSub { subprotocol: Option<Arc<str>>, state: Option<Arc<str>>, cookies: Option<Arc<str>> },
+    WebPubSub { subprotocol: Option<Arc<str>>, state: Option<Arc<str>>, cookies: Option<Cookies> },
 }
 
 /// Whose call it is that an upstream answers.
@@ -171,6 +171,7 @@ enum Caller {
     Connect {
         answer_to: Ticket,
         connecting: Box<Connecting>,
+        handler: Option<Arc<EventHandler>>,
     },
     Event {
         connection: ConnectionId,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hookwire_proto::data::Metadata;
 use hookwire_proto::envelope::WireForm;
+use hookwire_proto::handler::EventHandler;
 use hookwire_proto::name::GroupName;
 use hookwire_proto::permission::Permissions;
 use hookwire_proto::subprotocol::{GroupState, Subprotocol};
@@ -34,9 +35,16 @@ pub(crate) struct WebPubSub {
     pub(crate) next_event: u64,
     /// `ce-connectionState`.
     pub(crate) state: Option<Arc<str>>,
-    pub(crate) cookies: Option<Arc<str>>,
+    pub(crate) cookies: Option<Cookies>,
     /// Nothing for simple clients, of which there may be very many.
     pub(crate) conversation: Option<Box<Conversation>>,
+}
+
+/// What the answer to a connect event has set: a secret between a connection and its handler, as between a browser and a site.
+#[derive(Debug, Clone)]
+pub(crate) struct Cookies {
+    pub(crate) handler: Arc<EventHandler>,
+    pub(crate) text: Arc<str>,
 }
 
 /// What only a client of a subprotocol has.

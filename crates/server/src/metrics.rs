@@ -97,6 +97,7 @@ const RECORDED: [(&str, Kind, Unit, &str); 7] = [
 #[derive(Debug, Default)]
 pub(crate) struct ShardStats {
     connections: AtomicU64,
+    recovering: AtomicU64,
     sets: AtomicU64,
     messages_in: AtomicU64,
     bytes_in: AtomicU64,
@@ -124,6 +125,7 @@ impl ShardStats {
     ) {
         let store = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
         store(&self.connections, hub.open_connections() as u64);
+        store(&self.recovering, hub.detached_connections() as u64);
         store(&self.sets, hub.sets() as u64);
         store(&self.messages_in, count.messages_in);
         store(&self.bytes_in, count.bytes_in);
@@ -243,8 +245,19 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 type Cell = fn(&ShardStats) -> &AtomicU64;
 
 /// What each shard publishes besides the time of its turns: name, type, meaning, place.
-const SHARD_METRICS: [(&str, Kind, &str, Cell); 13] = [
-    ("hookwire_connections", Kind::Gauge, "Open connections.", |s| &s.connections),
+const SHARD_METRICS: [(&str, Kind, &str, Cell); 14] = [
+    (
+        "hookwire_connections",
+        Kind::Gauge,
+        "Open connections, with those that wait for their clients.",
+        |s| &s.connections,
+    ),
+    (
+        "hookwire_recovering_connections",
+        Kind::Gauge,
+        "Reliable connections that have lost their transport and wait for their clients.",
+        |s| &s.recovering,
+    ),
     ("hookwire_sets", Kind::Gauge, "Hubs, users and groups with a member.", |s| &s.sets),
     ("hookwire_messages_in_total", Kind::Counter, "Messages from clients.", |s| &s.messages_in),
     ("hookwire_received_bytes_total", Kind::Counter, "Bytes read from clients.", |s| &s.bytes_in),

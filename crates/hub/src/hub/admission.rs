@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookwire_proto::cloud_event::ConnectAnswer;
 use hookwire_proto::envelope::{Content, WireForm};
+use hookwire_proto::handler::EventHandler;
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{GroupName, UserId};
 use hookwire_proto::permission::Permissions;
@@ -23,7 +24,7 @@ use crate::input::{
 };
 use crate::reliable::Link;
 use crate::set::{Kind, Slot, index};
-use crate::web_pubsub::{Conversation, Door, WebPubSub};
+use crate::web_pubsub::{Conversation, Cookies, Door, WebPubSub};
 
 /// The reason in the last event of a connection whose client closed it.
 const CLOSED_BY_CLIENT: &str = "Normal";
@@ -93,7 +94,7 @@ impl Hub {
         };
         let Some((url, handler, event)) = connect else {
             // Nobody to ask: what the token says is enough (preview protocol, templates, "No match"; Web PubSub protocol, "connect").
-            let verdict = Self::judge(&connecting, None);
+            let verdict = Self::judge(&connecting, None, None);
             self.admit(now, answer_to, &connecting, verdict, effects);
             return;
         };
@@ -103,8 +104,10 @@ impl Hub {
             user: connecting.user.clone(),
             speaker: Speaker::of(&connecting.door),
         };
+        let asked = handler.as_ref().map(|(handler, _)| handler.clone());
+        let caller = Caller::Connect { answer_to, connecting, handler: asked };
         let decided = Decided { url, handler, event, then: Then::Nothing };
-        self.call(&identity, decided, Caller::Connect { answer_to, connecting }, effects);
+        self.call(&identity, decided, caller, effects);
     }
 
     pub(super) fn connect_replied(
@@ -112,6 +115,7 @@ impl Hub {
         now: UnixMillis,
         answer_to: Ticket,
         connecting: &Connecting,
+        handler: Option<Arc<EventHandler>>,
         reply: Reply,
         effects: &mut Vec<Effect>,
     ) {
@@ -120,7 +124,7 @@ impl Hub {
         let failure = if is_preview { 502 } else { 500 };
         let verdict = match reply {
             Reply::Answered(answer) => match answer.status {
-                200..=299 => Self::judge(connecting, Some(*answer)),
+                200..=299 => Self::judge(connecting, handler, Some(*answer)),
                 400..=499 => Err(Refusal {
                     status: answer.status,
                     content_type: answer.content_type,
@@ -141,13 +145,17 @@ impl Hub {
     }
 
     /// Decides about a client from what it brought and what its upstream answered, if there is one.
-    fn judge(connecting: &Connecting, answer: Option<UpstreamAnswer>) -> Result<Verdict, Refusal> {
+    fn judge(
+        connecting: &Connecting,
+        handler: Option<Arc<EventHandler>>,
+        answer: Option<UpstreamAnswer>,
+    ) -> Result<Verdict, Refusal> {
         match &connecting.door {
             DoorRequest::Preview { form, context } => {
                 Self::judge_preview(connecting, *form, context, answer)
             }
             DoorRequest::WebPubSub(request) => {
-                Self::judge_web_pubsub(connecting, request, answer.unwrap_or_default())
+                Self::judge_web_pubsub(connecting, request, handler, answer.unwrap_or_default())
             }
         }
     }
@@ -181,6 +189,7 @@ impl Hub {
     fn judge_web_pubsub(
         connecting: &Connecting,
         request: &WebPubSubRequest,
+        handler: Option<Arc<EventHandler>>,
         answer: UpstreamAnswer,
     ) -> Result<Verdict, Refusal> {
         let malformed = |words: &'static str| {
@@ -209,7 +218,7 @@ impl Hub {
             // The connect event has the first number, whether anybody gets it or not.
             next_event: 1,
             state: answer.state,
-            cookies: answer.cookies,
+            cookies: handler.zip(answer.cookies).map(|(handler, text)| Cookies { handler, text }),
             conversation: built_in.map(|one| Box::new(Conversation::new(one))),
         };
         Ok(Verdict {

@@ -49,7 +49,7 @@ impl Hub {
                 hub: identity.hub.clone(),
                 connection: identity.connection,
                 user: identity.user.clone(),
-                facts: facts(&identity.speaker, number),
+                facts: facts(&identity.speaker, number, None),
                 event: event.clone(),
             })));
         }
@@ -164,7 +164,8 @@ impl Hub {
             (speaker @ Speaker::WebPubSub { .. }, handler) => {
                 let (handler, number) =
                     handler.expect("an event of a Web PubSub connection is decided with a handler");
-                Dialect::WebPubSub { handler, facts: Box::new(facts(speaker, number)) }
+                let facts = Box::new(facts(speaker, number, Some(&handler)));
+                Dialect::WebPubSub { handler, facts }
             }
         };
         effects.push(Effect::Call(Call {
@@ -195,8 +196,8 @@ impl Hub {
             Some(Caller::Connect { .. } | Caller::Last) | None => {}
         }
         match self.calls.remove(&call) {
-            Some(Caller::Connect { answer_to, connecting }) => {
-                self.connect_replied(now, answer_to, &connecting, reply, effects);
+            Some(Caller::Connect { answer_to, connecting, handler }) => {
+                self.connect_replied(now, answer_to, &connecting, handler, reply, effects);
             }
             Some(Caller::Event { connection, then }) => {
                 self.event_replied(now, connection, then, reply, effects);
@@ -426,13 +427,16 @@ fn upstream_event(event: &Event) -> Option<UpstreamEvent<'_>> {
     }
 }
 
-fn facts(speaker: &Speaker, sequence: u64) -> EventFacts {
+fn facts(speaker: &Speaker, sequence: u64, to: Option<&Arc<EventHandler>>) -> EventFacts {
     match speaker {
         Speaker::WebPubSub { subprotocol, state, cookies } => EventFacts {
             sequence,
             subprotocol: subprotocol.clone(),
             state: state.clone(),
-            cookies: cookies.clone(),
+            cookies: cookies
+                .as_ref()
+                .filter(|cookies| to.is_some_and(|handler| *handler == cookies.handler))
+                .map(|cookies| cookies.text.clone()),
         },
         Speaker::Preview(_) => {
             EventFacts { sequence, subprotocol: None, state: None, cookies: None }

@@ -520,6 +520,36 @@ fn the_state_of_a_connection_follows_its_events() {
 }
 
 #[test]
+fn cookies_go_back_to_the_handler_that_set_them_alone() {
+    let handler = |url: &str, events: &str, system: &[&str]| EventHandlerDocument {
+        url_template: url.to_owned(),
+        user_event_pattern: Some(events.to_owned()),
+        system_events: system.iter().map(|name| (*name).to_owned()).collect(),
+        ..EventHandlerDocument::default()
+    };
+    let event_handlers = vec![
+        handler("http://one/{event}", "mine", &["connect"]),
+        handler("http://two/{event}", "theirs", &[]),
+    ];
+    let document = HubDocument { event_handlers, ..HubDocument::default() };
+    let defaults = Arc::new(HubSettings::parse(&document).unwrap());
+    let hubs = HubsSettings { defaults, ..HubsSettings::default() };
+    let mut bench = Bench::new();
+    bench.input(Input::Settings(Arc::new(Settings { hubs, ..Settings::default() })));
+    bench.knock(&Client::default());
+    let (call, cookies) = (bench.call().id, Some("a=1".into()));
+    bench.answer_with(call, UpstreamAnswer { status: 204, cookies, ..UpstreamAnswer::default() });
+    let slot = bench.hub.slots()[0];
+    for (name, expected) in [("mine", Some("a=1")), ("theirs", None)] {
+        bench.ask(slot, &event(name, None));
+        let call = bench.call();
+        let Dialect::WebPubSub { facts, .. } = &call.dialect else { panic!() };
+        assert_eq!(facts.cookies.as_deref(), expected, "{name}");
+        bench.answer(call.id, 204, "");
+    }
+}
+
+#[test]
 fn simple_clients_send_events_or_to_a_group() {
     let mut bench = Bench::new();
     let (ann, _) = bench.enter(&Client { hub: "chat", offers: &[], ..Client::default() });

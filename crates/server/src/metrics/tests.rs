@@ -118,6 +118,7 @@ fn the_text_passes_a_strict_reader() {
     for (name, family) in &families {
         let counts_what_is_there = [
             "hookwire_connections",
+            "hookwire_recovering_connections",
             "hookwire_sets",
             "hookwire_upstream_calls_in_flight",
             "process_open_fds",
