@@ -52,6 +52,9 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Payload bytes of events that may wait for their upstreams before the shard reads no more sockets.
 const WAITING_EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Why connections end when the service does.
+const SHUTTING_DOWN: &str = "the service is shutting down";
+
 /// How often time limits are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -412,7 +415,7 @@ impl Shard {
                 self.draining = Some(done);
                 self.verdicts.clear();
                 for slot in self.hub.slots() {
-                    let ending = Ending::Final("the service is shutting down".into());
+                    let ending = Ending::Final(SHUTTING_DOWN.into());
                     self.end(slot, CloseCode::GOING_AWAY, ending);
                 }
             }

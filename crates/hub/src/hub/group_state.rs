@@ -11,12 +11,16 @@ use hookwire_proto::name::{ConnectionId, GroupName, HubName};
 use hookwire_proto::permission::Permission;
 use hookwire_proto::subprotocol::{GroupState, GroupStateItem, NamedError, ServerMessage};
 
+use super::membership::Joined;
 use super::requests::{Outcome, bad_request, forbidden};
 use super::{Hub, Reasons};
 use crate::effect::Effect;
 use crate::input::UnixMillis;
 use crate::reliable::Sequenced;
 use crate::set::{Kind, Slot};
+
+/// Groups in which one connection may show a state.
+const STATES_PER_CONNECTION_MAX: usize = 128;
 
 /// Most bytes of the keys and values of a state.
 pub const GROUP_STATE_BYTES_MAX: usize = 512;
@@ -44,6 +48,13 @@ impl Hub {
             let message =
                 format!("State payload exceeds maximum size {GROUP_STATE_BYTES_MAX} bytes.");
             return Err(bad_request(&message));
+        }
+        let states = self.conversation_mut(slot).map(|one| &one.states);
+        let is_full = states.is_some_and(|states| {
+            STATES_PER_CONNECTION_MAX <= states.len() && !states.contains_key(group)
+        });
+        if state.is_some() && is_full {
+            return Err(bad_request("The connection shows a state in too many groups."));
         }
         self.change_group_state(now, slot, group, state, effects);
         Ok(())
@@ -138,7 +149,10 @@ impl Hub {
             if !may {
                 return Err(forbidden());
             }
-            hub.join(slot, &name, Kind::StateSubscribers, group.shared(), Reasons::CONNECTION);
+            let kind = Kind::StateSubscribers;
+            if hub.join(slot, &name, kind, group.shared(), Reasons::CONNECTION) == Joined::TooMany {
+                return Err(bad_request("The connection is in too many groups."));
+            }
             is_new = true;
             Ok(())
         });

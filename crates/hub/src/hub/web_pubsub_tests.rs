@@ -941,6 +941,17 @@ fn group_states_are_shown_to_subscribers_until_the_membership_ends() {
     };
     bench.ask(ann, &large);
     assert_eq!(acks(&bench.told(ann)), [ack(10, Some("BadRequest"))]);
+    let (eve, _) = bench.enter(&Client { user: Some("eve"), ..Client::default() });
+    let mut refused = 0;
+    for at in 0..200 {
+        bench.ask(eve, &join(&format!("g{at}"), None));
+        let state = Some(BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+        let (group, ack_id) = (group(&format!("g{at}")), Some(at));
+        bench.ask(eve, &ClientMessage::SetGroupState { group, ack_id, state });
+        refused += usize::from(acks(&bench.told(eve)) == [ack(at, Some("BadRequest"))]);
+    }
+    assert_eq!(refused, 200 - 128);
+    bench.input(Input::Released { slot: eve });
     bench.input(Input::Released { slot: ann });
     assert_eq!(states(&bench.told(bob)), [(false, vec![None])]);
     assert!(bench.hub.group_states.is_empty());

@@ -9,7 +9,7 @@ use hookwire_proto::connection::Connection;
 use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, Role, encode};
 
 use super::socket::Phase;
-use super::{CLOSE_TIME_MAX, Shard};
+use super::{CLOSE_TIME_MAX, SHUTTING_DOWN, Shard};
 
 impl Shard {
     /// Ends a connection from our side: out of the hub, a close frame, then the socket.
@@ -80,6 +80,11 @@ impl Shard {
         while let Some(slot) = self.lost.pop() {
             if self.socket(slot).is_some() {
                 self.discard(slot);
+                if self.is_draining {
+                    // Nobody can come back.
+                    let ending = Ending::Final(SHUTTING_DOWN.into());
+                    self.handle(Input::Ended { slot, ending });
+                }
                 self.handle(Input::Released { slot });
             }
         }

@@ -11,6 +11,9 @@ use super::runs::Closed;
 use super::socket::Phase;
 use super::{FLUSHES_PER_TURN_MAX, Shard, mark_dirty};
 
+/// How many times as much as others a reliable client may leave unread.
+const PATIENCE: usize = 2;
+
 impl Shard {
     /// Puts frames in line for a connection. Nothing follows a close frame.
     pub(super) fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
@@ -144,6 +147,10 @@ impl Shard {
     /// Decides about a client that did not take everything.
     pub(super) fn judge(&mut self, slot: Slot, left: usize) {
         if self.socket(slot).is_some_and(|socket| socket.is_patient) {
+            // Its messages are bounded by its recovery buffer; what is left are the answers to what it asks for and does not read.
+            if PATIENCE * self.limits.outbox_bytes_max < left {
+                self.close_slow_consumer(slot);
+            }
             return;
         }
         if self.limits.outbox_bytes_max < left {
