@@ -261,7 +261,7 @@ fn refusal(status: u16, content_type: Option<String>, body: Bytes) -> Answer {
 }
 
 /// Checks the upgrade request (RFC 6455, section 4.2.1) and returns the value that accepts it.
-fn accept_value(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
+pub(crate) fn accept_value(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
     let has =
         |name, word: &str| tokens(headers, &name).any(|token| token.eq_ignore_ascii_case(word));
     if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
@@ -295,7 +295,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }
 
-fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, ApiError> {
+pub(crate) fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, ApiError> {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     let is_ascii = headers.get_all(&name).iter().all(|value| value.to_str().is_ok());
     if !is_ascii || !tokens(headers, &name).all(is_token) {
@@ -320,7 +320,7 @@ fn is_token(word: &str) -> bool {
 
 /// Returns the query as the upstream gets it: without the token, which would let the upstream act as the client; everything else stays
 /// byte for byte.
-fn query(raw: &str) -> Result<String, ApiError> {
+pub(crate) fn query(raw: &str) -> Result<String, ApiError> {
     let is_token = |pair: &&str| {
         form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(name, _)| name == ACCESS_TOKEN)
     };
@@ -336,7 +336,7 @@ fn query(raw: &str) -> Result<String, ApiError> {
 }
 
 /// Returns the chain of addresses that the client came through, the nearest last.
-fn forwarded_for(headers: &HeaderMap, peer: SocketAddr) -> Result<String, ApiError> {
+pub(crate) fn forwarded_for(headers: &HeaderMap, peer: SocketAddr) -> Result<String, ApiError> {
     let name = HeaderName::from_static("x-forwarded-for");
     let mut chain: Vec<&str> = tokens(headers, &name).collect();
     let peer = peer.ip().to_canonical().to_string();

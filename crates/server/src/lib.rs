@@ -7,6 +7,8 @@ mod auth;
 mod body;
 mod changes;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod http;
 mod manage;
