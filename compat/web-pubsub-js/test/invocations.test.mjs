@@ -100,7 +100,7 @@ for (const protocol of [WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol]) {
     });
     const observed = new Observed(protocol());
     const [cancels, responses] = [observed.of('cancelInvocation'), observed.of('invokeResponse')];
-    const client = await start(hub, { protocol: observed });
+    const client = await hub.client({ userId: 'ann', roles: ['webpubsub.joinLeaveGroup'] }, { protocol: observed });
     const controller = new AbortController();
     const asked = client.sdk.invokeEvent('ask', 'slow', 'text', { abortSignal: controller.signal });
     await hub.upstream.events.next();
