@@ -130,6 +130,61 @@ async fn handshakes_that_are_none_are_refused() {
 }
 
 #[tokio::test]
+async fn tokens_of_other_algorithms_open_no_door() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::{Algorithm, EncodingKey, Header as TokenHeader};
+    let node = start(None, |_| {}).await;
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (method, path, headers, welcome) in [
+        ("GET", "/ws/client/hubs/chat", upgrade, 101),
+        ("GET", "/client/hubs/chat", upgrade, 101),
+        ("POST", "/ws/api/v1/hubs/chat/", "", 200),
+        ("POST", "/api/hubs/chat/:send", "Content-Type: text/plain\r\n", 202),
+        ("GET", "/admin/v1/hubs", "", 200),
+        ("GET", "/manage/v1/ws/upstream", "", 200),
+    ] {
+        let claims = serde_json::json!({ "sub": "ann", "aud": format!("http://localhost{path}"), "exp": 9_999_999_999_u64 });
+        let secret = EncodingKey::from_secret(crate::node::KEYS[0].as_bytes());
+        let signed = |algorithm| {
+            jsonwebtoken::encode(&TokenHeader::new(algorithm), &claims, &secret).unwrap()
+        };
+        let unsigned = |algorithm: &str| {
+            let header = serde_json::json!({ "alg": algorithm, "typ": "JWT" }).to_string();
+            format!(
+                "{}.{}.",
+                URL_SAFE_NO_PAD.encode(header),
+                URL_SAFE_NO_PAD.encode(claims.to_string())
+            )
+        };
+        for (token, status) in [
+            (unsigned("none"), 401),
+            (unsigned("NONE"), 401),
+            (unsigned("HS256"), 401),
+            (unsigned("RS256"), 401),
+            (signed(Algorithm::HS384), 401),
+            (signed(Algorithm::HS512), 401),
+            (signed(Algorithm::HS256), welcome),
+        ] {
+            let headers = format!("{headers}Authorization: Bearer {token}\r\n");
+            let got = if status == 101 {
+                // Nothing ends an open connection; its answer is enough.
+                let mut socket = TcpStream::connect(node.address).await.unwrap();
+                let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+                socket.write_all(head.as_bytes()).await.unwrap();
+                let mut line = [0; 12];
+                socket.read_exact(&mut line).await.unwrap();
+                String::from_utf8_lossy(&line[9..]).parse().unwrap()
+            } else {
+                node.raw(method, path, &headers, b"").await.0
+            };
+            assert_eq!(got, status, "{method} {path} {token}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn requests_that_are_too_large_too_odd_or_forged_are_refused() {
     let node = start(None, |config| config.limits.rest_body_bytes_max = 2_000).await;
     assert_eq!(node.rest("POST", "chat/", &[b'x'; 2_000]).await, 200);

@@ -164,6 +164,29 @@ async fn tokens_that_are_not_right_are_refused_and_do_not_bother_the_provider() 
 }
 
 #[tokio::test]
+async fn a_published_key_opens_nothing_as_a_secret() {
+    let provider = Provider::start(Algorithm::RS256, "200 OK").await;
+    let node = provider.node().await;
+    let (address, mut keys) = (provider.address, String::new());
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET /keys HTTP/1.1\r\n\r\n").await.unwrap();
+    socket.read_to_string(&mut keys).await.unwrap();
+    let keys: Value = serde_json::from_str(keys.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims =
+        json!({ "iss": provider.issuer(), "aud": AUDIENCE, "exp": now + 60, "roles": "Owner" });
+    let key = &keys["keys"][0];
+    for secret in [key["n"].as_str().unwrap().to_owned(), key.to_string()] {
+        let secret = EncodingKey::from_secret(secret.as_bytes());
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let header = Header { kid: Some("k1".to_owned()), ..Header::new(algorithm) };
+            let token = jsonwebtoken::encode(&header, &claims, &secret).unwrap();
+            assert_eq!(call(&node, &token, "POST", "/api/hubs/chat/:send").await, 401);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_provider_in_trouble_is_a_503_and_is_not_asked_at_every_call() {
     let provider = Provider::start(Algorithm::ES256, "302 Found").await;
     let node = provider.node().await;
