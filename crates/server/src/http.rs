@@ -33,7 +33,7 @@ use crate::metrics::{self, ShardStats};
 use crate::route::{self, Route};
 use crate::shards::Shards;
 use crate::store::Store;
-use crate::{handshake, manage, rest};
+use crate::{handshake, health, manage, rest};
 
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -71,6 +71,9 @@ pub(crate) struct Edge {
     pub(crate) bodies: BodyRoom,
     /// Handshakes that wait for their verdict.
     pub(crate) handshakes: Semaphore,
+    /// Set from the first moment of shutdown: nobody new should be sent here.
+    pub(crate) leaving: AtomicBool,
+    /// Set when new requests are refused.
     pub(crate) draining: AtomicBool,
     /// Ends accepting and idle connections.
     pub(crate) stop: CancellationToken,
@@ -214,7 +217,7 @@ async fn dispatch(
     body: &mut RequestBody,
     peer: SocketAddr,
 ) -> Result<Answer, ApiError> {
-    if edge.is_draining() && route != Route::Settings {
+    if edge.is_draining() && !matches!(route, Route::Settings | Route::Live | Route::Ready) {
         return Err(ApiError::shutting_down());
     }
     match route {
@@ -235,6 +238,8 @@ async fn dispatch(
         Route::Admin(inquiry) => rest::admin(edge, inquiry, head).await,
         Route::Description => Ok(rest::description()),
         Route::Health => Ok(text(StatusCode::OK, "text/plain", "healthy\n")),
+        Route::Live => Ok(health::live()),
+        Route::Ready => Ok(health::ready(&edge.leaving, &edge.stats)),
         Route::Metrics => {
             if !edge.metrics_public && !is_local(head, peer) {
                 edge.authorize(head)?;

@@ -10,6 +10,7 @@ pub mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handshake;
+mod health;
 mod http;
 mod manage;
 mod metrics;

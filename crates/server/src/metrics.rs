@@ -7,9 +7,9 @@ mod process;
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hookwire_hub::Hub;
 use metrics::{Recorder as _, Unit};
@@ -111,6 +111,8 @@ pub(crate) struct ShardStats {
     incomplete_bytes: AtomicU64,
     waiting_event_bytes: AtomicU64,
     turn_micros: AtomicU64,
+    /// When the last turn began, in milliseconds since [`BEGINNING`]; 0: there was none.
+    last_turn_ms: AtomicU64,
     /// Turns by duration; the last counts those beyond all bounds.
     turns: [AtomicU64; TURN_BOUNDS.len() + 1],
 }
@@ -144,6 +146,26 @@ impl ShardStats {
             TURN_BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(TURN_BOUNDS.len());
         store(&self.turns[bucket], read(&self.turns[bucket]) + 1);
     }
+
+    /// Notes that a turn which began at `began` is finished.
+    pub(crate) fn turned(&self, began: Instant) {
+        self.last_turn_ms.store(since_beginning(began), Ordering::Relaxed);
+    }
+
+    /// Returns how long ago the last turn that was finished began; `None` before the first.
+    pub(crate) fn turn_age(&self) -> Option<Duration> {
+        let began = read(&self.last_turn_ms);
+        let now = since_beginning(Instant::now());
+        (began != 0).then(|| Duration::from_millis(now.saturating_sub(began)))
+    }
+}
+
+/// What ages of turns are measured from.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn since_beginning(at: Instant) -> u64 {
+    let millis = at.saturating_duration_since(*BEGINNING).as_millis();
+    u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 fn read(cell: &AtomicU64) -> u64 {

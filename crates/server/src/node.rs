@@ -146,6 +146,7 @@ impl Node {
             changes: Changes::default(),
             bodies: BodyRoom::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -182,9 +183,15 @@ impl Node {
         &self.edge.shards
     }
 
-    /// Shuts down: no new work, sockets closed with 1001, disconnect events posted within the configured time, then the rest.
+    /// Shuts down: not ready, after the configured notice no new work, sockets closed with 1001, disconnect events posted within the configured time, then the rest.
     /// Returns whether everything was finished in time.
     pub async fn shutdown(self) -> bool {
+        self.edge.leaving.store(true, Ordering::Relaxed);
+        let notice = self.config.limits.shutdown_notice;
+        if !notice.is_zero() {
+            tracing::info!(?notice, "not ready any more; everything else goes on for now");
+            tokio::time::sleep(notice).await;
+        }
         let patience = self.config.limits.shutdown_time_max;
         let deadline = tokio::time::Instant::now() + patience;
         self.edge.draining.store(true, Ordering::Relaxed);

@@ -49,6 +49,10 @@ pub(crate) enum Route {
     Settings,
     /// Is the service healthy?
     Health,
+    /// Does the process live?
+    Live,
+    /// Should clients be sent here?
+    Ready,
     /// Metrics.
     Metrics,
 }
@@ -69,7 +73,7 @@ impl Route {
                 "user_group"
             }
             Self::Settings => "settings",
-            Self::Health => "health",
+            Self::Health | Self::Live | Self::Ready => "health",
             Self::Metrics => "metrics",
         }
     }
@@ -107,6 +111,10 @@ fn read(method: &Method, uri: &Uri) -> Result<Route, ApiError> {
         ["manage", "v1", "ws", "upstream"] => Ok(Route::Settings),
         ["api", "v1", "health"] | ["api", "health"] => {
             only(method, "GET, HEAD", &[Method::GET, Method::HEAD], Route::Health)
+        }
+        ["health", "live"] => only(method, "GET, HEAD", &[Method::GET, Method::HEAD], Route::Live),
+        ["health", "ready"] => {
+            only(method, "GET, HEAD", &[Method::GET, Method::HEAD], Route::Ready)
         }
         ["metrics"] => only(method, "GET", &[Method::GET], Route::Metrics),
         _ => Err(ApiError::not_found("no such path")),
@@ -208,6 +216,14 @@ mod tests {
             }
             assert_eq!(route("POST", path), Err(405));
         }
+        for (path, expected) in [("/health/live", Route::Live), ("/health/ready/?x", Route::Ready)]
+        {
+            for method in ["GET", "HEAD"] {
+                assert_eq!(route(method, path).as_ref(), Ok(&expected), "{method} {path}");
+            }
+            assert_eq!(route("POST", path), Err(405));
+        }
+        assert_eq!(route("GET", "/health"), Err(404));
     }
 
     proptest! {

@@ -575,6 +575,7 @@ impl Shard {
 
     fn publish(&mut self) {
         self.stats.publish(&self.count, &self.hub, self.incomplete_bytes, self.now.elapsed());
+        self.stats.turned(self.now);
     }
 
     /// Seconds since the shard started.

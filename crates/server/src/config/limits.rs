@@ -28,6 +28,8 @@ pub struct Limits {
     pub incomplete_bytes_max: usize,
     /// How long accept and the first request head may take.
     pub handshake_time_max: Duration,
+    /// How long the service says that it is not ready before it shuts down.
+    pub shutdown_notice: Duration,
     /// How long shutdown waits for disconnect events.
     pub shutdown_time_max: Duration,
     /// How long a reliable client may come back after its transport was lost.
@@ -54,6 +56,7 @@ impl Default for Limits {
             incomplete_time_max: Duration::from_mins(1),
             incomplete_bytes_max: 64 * 1024 * 1024,
             handshake_time_max: Duration::from_secs(15),
+            shutdown_notice: Duration::ZERO,
             shutdown_time_max: Duration::from_secs(20),
             recovery_time: Duration::from_secs(30),
             recovery_time_without_status: Duration::from_secs(3),
@@ -101,6 +104,7 @@ impl Limits {
         let outbox_bytes_max = size("outbox_bytes_max", d.outbox_bytes_max);
         let incomplete_bytes_max = size("incomplete_bytes_max", d.incomplete_bytes_max);
         let recovery_bytes_max = size("recovery_bytes_max", d.recovery_bytes_max);
+        let shutdown_notice = section.seconds_or_zero("shutdown_notice_seconds", faults);
         let mut time = |name, default: Duration| section.seconds(name, default, faults);
         let limits = Self {
             connections_max,
@@ -115,6 +119,7 @@ impl Limits {
             slow_time_max: time("slow_consumer_seconds_max", d.slow_time_max),
             incomplete_time_max: time("incomplete_seconds_max", d.incomplete_time_max),
             handshake_time_max: time("handshake_seconds_max", d.handshake_time_max),
+            shutdown_notice,
             shutdown_time_max: time("shutdown_seconds_max", d.shutdown_time_max),
             recovery_time: time("recovery_seconds", d.recovery_time),
             recovery_time_without_status: time(

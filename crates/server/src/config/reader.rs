@@ -167,6 +167,18 @@ impl Section {
         self.optional_seconds(key, faults).unwrap_or(default)
     }
 
+    /// As [`Section::seconds`], where 0 stands for no time at all and is the default.
+    pub(super) fn seconds_or_zero(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Duration {
+        let is_zero = |value: &Value| {
+            value.as_integer() == Some(0) || value.as_float().is_some_and(|value| value == 0.0)
+        };
+        if self.table.get(key).is_some_and(is_zero) {
+            self.take(key);
+            return Duration::ZERO;
+        }
+        self.seconds(key, Duration::ZERO, faults)
+    }
+
     /// As [`Section::seconds`]; `None` when it is not set.
     pub(super) fn optional_seconds(
         &mut self,

@@ -82,6 +82,8 @@ pub(crate) async fn perform(
         | Route::Description
         | Route::Settings
         | Route::Health
+        | Route::Live
+        | Route::Ready
         | Route::Metrics => Err(ApiError::not_found("no such path")),
     }
 }

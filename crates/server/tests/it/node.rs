@@ -131,15 +131,39 @@ impl TestNode {
 
     /// Sends bytes and reads until the node closes.
     pub(crate) async fn bytes(&self, request: &[u8]) -> (u16, String) {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
-        // The node may close before it has read everything.
-        let _ = socket.write_all(request).await;
-        let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        (status, answer)
+        exchange(self.address, request).await
     }
+}
+
+/// Sends bytes to an address and reads until it closes; returns the status and the whole answer.
+async fn exchange(address: SocketAddr, request: &[u8]) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    // The node may close before it has read everything.
+    let _ = socket.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer)
+}
+
+/// Asks the node at an address, also while it is being shut down.
+pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    exchange(address, request.as_bytes()).await
+}
+
+/// How long a test waits for what must happen.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `holds`; fails after [`DEADLINE`].
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, looking).await.is_ok(), "in vain: {what}");
 }
 
 /// Returns the next message that is not a ping or pong; a close becomes `Message::Close`, an end `None`.
