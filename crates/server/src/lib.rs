@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod changes;
 pub mod config;
+pub mod file_watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handshake;
