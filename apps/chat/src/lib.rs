@@ -4,18 +4,19 @@
 //! state; what it knows lies in its storage or in Hookwire, so several of it may run side by side.
 //!
 //! ```text
-//! browser ──► Hookwire ──► functions ──► chat ──► store ──► a folder
+//! browser ──► Hookwire ──► functions ──► chat ──► store ──► a folder or a bucket
 //!    ▲                                    │
 //!    └─────── Hookwire ◄── deliveries ◄───┘
 //! ```
 //!
 //! ```no_run
-//! use hookwire_chat::{ChatConfig, DEFAULT_PORT, serve};
+//! use hookwire_chat::{ChatConfig, DEFAULT_PORT, Storage, serve};
 //! use hookwire_client::{ConnectionString, HubName};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let connection_string = ConnectionString::parse("Endpoint=http://127.0.0.1;Port=8080;AccessKey=…;Version=1.0;")?;
-//! let config = ChatConfig::new(connection_string, HubName::parse("chat")?, "chat-data".into());
+//! let storage = Storage::folder("chat-data");
+//! let config = ChatConfig::new(connection_string, HubName::parse("chat")?, storage);
 //! let running = serve(config, tokio::net::TcpListener::bind(("127.0.0.1", DEFAULT_PORT)).await?).await?;
 //! println!("http://{}/", running.address());
 //! running.shutdown().await;
@@ -31,12 +32,12 @@ mod name;
 mod pages;
 mod refusal;
 mod server;
+mod storage;
 mod store;
 mod wire;
 
 use std::env::VarError;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,8 +55,8 @@ pub use self::dialect::Dialect;
 use self::dialect::Hub;
 use self::functions::{Functions, MESSAGES_HANDLED_MAX};
 use self::pages::Pages;
-pub use self::store::OpenError;
-use self::store::{Random, open_folder};
+pub use self::storage::{AzureAccountError, OpenError, Storage, StorageError};
+use self::store::Random;
 
 /// How the chat room is set up.
 #[derive(Clone, Debug)]
@@ -66,8 +67,8 @@ pub struct ChatConfig {
     pub dialect: Dialect,
     /// The hub that is the chat. Events of other hubs are refused.
     pub hub: HubName,
-    /// The folder of the history. Created if it is absent; several instances may share it.
-    pub data: PathBuf,
+    /// Where the history is kept. Several instances may share it.
+    pub storage: Storage,
     /// By which address browsers reach the service, if it is not the one of the connection string.
     pub public_endpoint: Option<Url>,
     /// Whether calls must carry the signature of the service. Default: true.
@@ -79,12 +80,12 @@ pub struct ChatConfig {
 
 impl ChatConfig {
     /// Returns a set-up with the defaults.
-    pub fn new(connection_string: ConnectionString, hub: HubName, data: PathBuf) -> Self {
+    pub fn new(connection_string: ConnectionString, hub: HubName, storage: Storage) -> Self {
         Self {
             connection_string,
             dialect: Dialect::default(),
             hub,
-            data,
+            storage,
             public_endpoint: None,
             verify_signature: true,
             always_with_token: None,
@@ -109,7 +110,7 @@ pub struct Running {
 /// # Panics
 /// When the system that gave randomness at the start gives none later.
 pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running, ServeError> {
-    let ChatConfig { connection_string, dialect, hub, data, public_endpoint, .. } = config;
+    let ChatConfig { connection_string, dialect, hub, storage, public_endpoint, .. } = config;
     let address = listener.local_addr().map_err(|source| ServeError::Listener { source })?;
     let public = match public_endpoint {
         Some(endpoint) => ConnectionString::new(endpoint, connection_string.access_key().clone())?,
@@ -118,9 +119,7 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
     let options = ServiceOptions { call_timeout: SERVICE_CALL_MAX, ..ServiceOptions::default() };
     let hub = |connection| Hub::new(dialect, connection, hub.clone(), options.clone());
     let (hub, public) = (hub(connection_string)?, hub(public)?);
-    let objects = tokio::task::spawn_blocking(move || open_folder(&data))
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let objects = storage.open().await?;
     // Asked once here, so that a system without randomness is an error and no panic later.
     getrandom::u64().map_err(|source| ServeError::Randomness { source })?;
     let random = Random::new(|| getrandom::u64().expect("randomness was there at the start"));
@@ -173,9 +172,9 @@ pub enum ServeError {
     /// The service cannot be called.
     #[error("cannot call the service")]
     Service(#[from] SetupError),
-    /// The data folder cannot be used.
+    /// The storage cannot be used.
     #[error(transparent)]
-    Data(#[from] OpenError),
+    Storage(#[from] OpenError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Randomness {

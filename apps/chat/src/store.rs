@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 
@@ -215,37 +214,6 @@ impl Store {
         self.users.close().await;
         self.people.close().await;
     }
-}
-
-/// Opens a local folder, which is created if it is absent. What is written there is synced to the disk before it counts.
-///
-/// # Errors
-/// [`OpenError`] when it cannot be created or used.
-pub(crate) fn open_folder(folder: &std::path::Path) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    let open = || -> Result<LocalFileSystem, Box<dyn Error + Send + Sync>> {
-        std::fs::create_dir_all(folder)?;
-        let folder = folder.canonicalize()?;
-        // Also the folder's own name must outlast a power failure.
-        #[cfg(unix)]
-        if let Some(parent) = folder.parent() {
-            std::fs::File::open(parent)?.sync_all()?;
-        }
-        Ok(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true))
-    };
-    match open() {
-        Ok(objects) => Ok(Arc::new(objects)),
-        Err(source) => Err(OpenError { folder: folder.to_owned(), source }),
-    }
-}
-
-/// Why a data folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use the data folder {}", folder.display())]
-pub struct OpenError {
-    /// Which one.
-    pub folder: std::path::PathBuf,
-    /// What is wrong.
-    pub source: Box<dyn Error + Send + Sync>,
 }
 
 /// Why something could not be read from storage or written to it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use hookwire_chat::{ChatConfig, Running};
+use hookwire_chat::{ChatConfig, Running, Storage};
 use hookwire_client::{ClientKind, Service, ServiceClient};
 use hookwire_proto::connection_string::ConnectionString;
 use hookwire_proto::handler::{
@@ -37,6 +37,12 @@ const PREVIEW_VARIABLE: &str = "AzureSignalRConnectionString";
 
 /// Holds the connection string of a Web PubSub service, as in Azure Functions.
 const WEB_PUBSUB_VARIABLE: &str = "WebPubSubConnectionString";
+
+/// Holds the connection string of a storage account, as in Azure Functions.
+const STORAGE_VARIABLE: &str = "AzureWebJobsStorage";
+
+/// Where the chat's history is kept if nothing else is said.
+const STORAGE_FOLDER: &str = "./hookwire-data/chat";
 
 /// Bytes of randomness in a key that `dev` makes.
 const KEY_BYTES: usize = 32;
@@ -97,21 +103,21 @@ pub(crate) struct ChatArguments {
     /// The hub that is the chat.
     #[arg(long, default_value = "chat", env = "HubName")]
     hub: String,
-    /// The folder of the history.
-    #[arg(long, default_value = "./hookwire-data/chat", value_name = "FOLDER")]
-    data: PathBuf,
+    /// Where the history is kept: a folder, or s3://…, gs://…, az://… [default: as `AzureWebJobsStorage` says, else ./hookwire-data/chat].
+    #[arg(long, value_name = "FOLDER or URL")]
+    storage: Option<String>,
 }
 
 /// Runs the chat room's functions alone until a signal ends them.
 pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result<ExitCode> {
     let address = hookwire_chat::listen_address(arguments.listen)?;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let (connection_string, dialect) =
-        which_service(arguments.connection_string, arguments.dialect, |name| {
-            std::env::var(name).ok().filter(|value| !value.is_empty())
-        })?;
+        which_service(arguments.connection_string, arguments.dialect, variable)?;
+    let storage = which_storage(arguments.storage.as_deref(), variable)?;
     let listener = bind(address).await?;
     let running =
-        start_chat(&connection_string, dialect, &arguments.hub, arguments.data, listener).await?;
+        start_chat(&connection_string, dialect, &arguments.hub, storage, listener).await?;
     let url = format!("http://{}/", running.address());
     if json {
         announce(&json!({ "chat_url": url }))?;
@@ -146,6 +152,20 @@ fn which_service(
     Ok((connection_string, dialect.unwrap_or(suggested)))
 }
 
+/// Returns where the history is kept: as the argument says, else in the storage account that the environment names, else in a folder.
+fn which_storage(
+    said: Option<&str>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<Storage> {
+    let account = variable(STORAGE_VARIABLE);
+    Ok(match (said, account.as_deref()) {
+        (Some(said), account) => Storage::parse(said, account)?,
+        (None, Some(account)) => Storage::azure(account)
+            .with_context(|| format!("the environment variable {STORAGE_VARIABLE} is of no use"))?,
+        (None, None) => Storage::folder(STORAGE_FOLDER),
+    })
+}
+
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
@@ -154,11 +174,11 @@ async fn start_chat(
     connection_string: &str,
     dialect: Dialect,
     hub: &str,
-    data: PathBuf,
+    storage: Storage,
     listener: TcpListener,
 ) -> anyhow::Result<Running> {
     let mut config =
-        ChatConfig::new(ConnectionString::parse(connection_string)?, HubName::parse(hub)?, data);
+        ChatConfig::new(ConnectionString::parse(connection_string)?, HubName::parse(hub)?, storage);
     config.dialect = match dialect {
         Dialect::Preview => hookwire_chat::Dialect::Preview,
         Dialect::WebPubSub => hookwire_chat::Dialect::WebPubSub,
@@ -245,9 +265,9 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     };
     let node = Node::start(config).await?;
     let connection_string = node.connection_string().reveal();
-    let data = arguments.data.join("chat");
-    let chat =
-        start_chat(&connection_string, arguments.dialect, &arguments.hub, data, listener).await?;
+    let storage = Storage::folder(arguments.data.join("chat"));
+    let chat = start_chat(&connection_string, arguments.dialect, &arguments.hub, storage, listener)
+        .await?;
     let client_url = match arguments.dialect {
         Dialect::Preview => {
             Service::new(&connection_string, &arguments.hub)?.anonymous_client_endpoint(None)
@@ -385,6 +405,26 @@ mod tests {
         assert_eq!(which(Some("g"), None, &both), is("g", Dialect::Preview));
         assert_eq!(which(Some("g"), web_pubsub, &both), is("g", Dialect::WebPubSub));
         assert_eq!(which(None, web_pubsub, &[]), None);
+    }
+
+    #[test]
+    fn the_history_is_kept_where_the_argument_says_else_the_environment() {
+        let which = |said: Option<&str>, account: Option<&str>| {
+            let storage = which_storage(said, |name| {
+                assert_eq!(name, STORAGE_VARIABLE);
+                account.map(str::to_owned)
+            });
+            storage.map(|storage| storage.to_string()).ok()
+        };
+        let is = |text: &str| Some(text.to_owned());
+        let emulator = Some("UseDevelopmentStorage=true");
+        assert_eq!(which(None, None), is(STORAGE_FOLDER));
+        let account = "of the account devstoreaccount1";
+        assert_eq!(which(None, emulator), is(&format!("az://hookwire-chat/ {account}")));
+        assert_eq!(which(Some("./here"), emulator), is("./here"));
+        assert_eq!(which(Some("az://rooms/x"), emulator), is(&format!("az://rooms/x {account}")));
+        assert_eq!(which(None, Some("nonsense")), None);
+        assert_eq!(which(Some("ftp://x"), None), None);
     }
 
     #[test]

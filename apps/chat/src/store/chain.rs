@@ -57,11 +57,13 @@ pub(crate) struct Retention {
     pub(crate) versions_min: u64,
     /// And all that are not older than the newest by more than this.
     pub(crate) age: Duration,
+    /// But never more than this, so that a listing of them stays one request.
+    pub(crate) versions_max: u64,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { versions_min: 8, age: Duration::from_secs(10) }
+        Self { versions_min: 8, age: Duration::from_secs(10), versions_max: 256 }
     }
 }
 
@@ -132,23 +134,31 @@ impl<'a> Chain<'a> {
         })
     }
 
-    /// Deletes versions that are not kept. Costs one listing and the deletions.
+    /// Deletes versions that are not kept. Costs one listing and the deletions. Returns how many are left.
+    ///
+    /// `quiet` is a version above which the caller has seen nothing for as long as young versions are kept: if it is still the
+    /// highest, none is young.
     ///
     /// # Errors
-    /// [`StoreError`] as for every call. Then some may be left; the next call finds them.
-    pub(crate) async fn prune(&self) -> Result<(), StoreError> {
+    /// [`StoreError`] as for every call. Then some may be left that are not kept; the next call finds them.
+    pub(crate) async fn prune(&self, quiet: Option<u64>) -> Result<usize, StoreError> {
         let listed = self.listed(None).await?;
         let Some((head, newest)) = listed.iter().max_by_key(|(number, _)| *number) else {
-            return Ok(());
+            return Ok(0);
         };
+        let age_min = if quiet == Some(*head) { Duration::ZERO } else { self.retention.age };
         // Both times are the store's own, so its clock alone decides.
         let age = |meta: &ObjectMeta| (newest.last_modified - meta.last_modified).to_std();
         let superseded: Vec<_> = listed
             .iter()
             .filter(|(number, _)| number + self.retention.versions_min <= *head)
-            .filter(|(_, meta)| age(meta).is_ok_and(|age| self.retention.age <= age))
+            .filter(|(number, meta)| {
+                number + self.retention.versions_max <= *head
+                    || age(meta).is_ok_and(|age| age_min <= age)
+            })
             .map(|(_, meta)| Ok(meta.location.clone()))
             .collect();
+        let left = listed.len() - superseded.len();
         let mut deletions = self.objects.delete_stream(stream::iter(superseded).boxed());
         while let Some(deleted) = in_time(&self.folder, deletions.next()).await? {
             match deleted {
@@ -156,7 +166,7 @@ impl<'a> Chain<'a> {
                 Err(source) => return Err(StoreError::unreachable(&self.folder, source)),
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Lists the versions above `above`, or all. Names that are none of ours are passed over.

@@ -210,6 +210,8 @@ impl<D: Document> Shared<D> {
     async fn keep(self: Arc<Self>, name: String, mut queue: mpsc::Receiver<Job<D>>) {
         let (mut known, mut memory) = (None, D::Memory::default());
         let mut due = Instant::now();
+        // Versions that may lie there.
+        let mut lying = 0;
         loop {
             match timeout(DOCUMENT_IDLE_MAX, queue.recv()).await {
                 Ok(Some(job)) => {
@@ -220,9 +222,18 @@ impl<D: Document> Shared<D> {
                         jobs.push(job);
                     }
                     known = self.write(&name, known, &mut memory, jobs).await;
+                    lying += 1;
+                    if known.as_ref().is_some_and(|known| known.number.is_multiple_of(PRUNE_EVERY))
+                    {
+                        lying = self.prune(&name, None).await;
+                    }
                 }
                 Ok(None) => return,
                 Err(_) => {
+                    // What was too young to be deleted while there was much to do.
+                    if PRUNE_EVERY <= lying {
+                        lying = self.prune(&name, known.as_ref().map(|known| known.number)).await;
+                    }
                     let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
                     if queue.is_empty() {
                         open.documents.remove(&name);
@@ -251,11 +262,6 @@ impl<D: Document> Shared<D> {
                         tracing::debug!(?refusal, "a change that nobody waits for was refused");
                     }
                 }
-                if version.number.is_multiple_of(PRUNE_EVERY)
-                    && let Err(error) = self.chain(name).prune().await
-                {
-                    tracing::warn!(error = %refusal::Chain(&error), "old versions could not be deleted");
-                }
                 Some(version)
             }
             Err(error) => {
@@ -268,6 +274,17 @@ impl<D: Document> Shared<D> {
                     tracing::warn!(error = %refusal::Chain(cause), "a change that nobody waits for was not written");
                 }
                 None
+            }
+        }
+    }
+
+    /// Deletes old versions. Returns how many may be left.
+    async fn prune(&self, name: &str, quiet: Option<u64>) -> u64 {
+        match self.chain(name).prune(quiet).await {
+            Ok(left) => left as u64,
+            Err(error) => {
+                tracing::warn!(error = %refusal::Chain(&error), "old versions could not be deleted");
+                0
             }
         }
     }
@@ -360,7 +377,7 @@ fn checked<D: Document>(
 /// Changes that wait for one document. One more is refused.
 pub(crate) const CHANGES_WAITING_MAX: usize = 1_024;
 
-/// How long a document that nobody changes is remembered.
+/// How long a document that nobody changes is remembered. Not shorter than the age of young versions ([`Retention::age`]).
 const DOCUMENT_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// How often a change is tried while other processes win.

@@ -13,7 +13,7 @@ use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hookwire_chat::{ChatConfig, Dialect, Running, serve};
+use hookwire_chat::{ChatConfig, Dialect, Running, Storage, serve};
 use hookwire_client::{AccessKey, ConnectionString, HubName, header, sign};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -518,7 +518,8 @@ async fn start(
     adjust: impl FnOnce(&mut ChatConfig),
 ) -> Result<(Running, SocketAddr)> {
     let connection_string = ConnectionString::new(endpoint.clone(), AccessKey::parse(KEY)?)?;
-    let mut config = ChatConfig::new(connection_string, HubName::parse(HUB)?, folder.join("chat"));
+    let storage = Storage::folder(folder.join("chat"));
+    let mut config = ChatConfig::new(connection_string, HubName::parse(HUB)?, storage);
     adjust(&mut config);
     let running = serve(config, TcpListener::bind("127.0.0.1:0").await?).await?;
     let address = running.address();

@@ -110,18 +110,22 @@ proptest! {
         runtime.block_on(async {
             let folder = TempDir::new().unwrap();
             let ((one, _), (other, _)) = (
-                store_on(&open_folder(folder.path()).unwrap(), seed),
-                store_on(&open_folder(folder.path()).unwrap(), !seed),
+                store_on(&open(&folder).await, seed),
+                store_on(&open(&folder).await, !seed),
             );
             let (at_one, at_other) = tokio::join!(send_all(&one, &plans[0]), send_all(&other, &plans[1]));
             prop_assert_eq!(at_one.len() + at_other.len(), plans[0].len() + plans[1].len());
             let (acknowledged, tried) = ([at_one, at_other].concat(), plans.concat());
             one.close().await;
             other.close().await;
-            let (reopened, _) = store_on(&open_folder(folder.path()).unwrap(), seed);
+            let (reopened, _) = store_on(&open(&folder).await, seed);
             check(&history(&reopened, &ConversationId::Public).await, &acknowledged, &tried)
         })?;
     }
+}
+
+async fn open(folder: &TempDir) -> Arc<dyn ObjectStore> {
+    crate::storage::Storage::folder(folder.path()).open().await.unwrap()
 }
 
 /// A process is held up before its write for so long that others write on and delete the number that it wants.
