@@ -43,6 +43,9 @@ pub(crate) fn check(input: &[u8]) {
             for hub in HUBS {
                 for event in [EventName::Connect, EventName::Message, EventName::Disconnect] {
                     let Some(url) = templates.url(hub, event) else { continue };
+                    if hookwire_proto::tunnel::path(&url).is_some() {
+                        continue;
+                    }
                     let callee = callee(&url).expect("a checked template makes URLs");
                     assert!(matches!(callee.0.as_str(), "http" | "https"));
                     assert_eq!(callee.3, "", "a user name");

@@ -66,6 +66,7 @@ const TABLE: [Rule; 8] = [
             "subtle",
             "jsonwebtoken",
             "simdutf8",
+            "rmp",
         ]),
         pure: true,
     },

@@ -19,3 +19,4 @@ pub mod signature;
 pub mod subprotocol;
 pub mod template;
 pub mod token;
+pub mod tunnel;

@@ -6,6 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::tunnel;
+
 /// Most templates in one setting.
 pub const TEMPLATES_MAX: usize = 256;
 
@@ -250,10 +252,13 @@ impl Pattern {
 }
 
 impl UrlTemplate {
-    /// Returns the template of an `http` or `https` URL.
+    /// Returns the template of an `http`, `https` or `tunnel` URL.
     pub(crate) fn parse(raw: &str, parameters: Parameters) -> Result<Self, TemplateFault> {
         let raw = raw.trim();
         let template = Self::parse_pieces(raw, parameters)?;
+        if tunnel::path(raw).is_some() {
+            return Ok(template);
+        }
         // The server called may not depend on a parameter: none may stand there, and two values must lead to one origin.
         let authority_end = raw.find("://").map_or(0, |at| {
             raw[at + 3..].find(['/', '?', '#', '\\']).map_or(raw.len(), |length| at + 3 + length)
@@ -279,7 +284,7 @@ impl UrlTemplate {
     }
 
     /// Returns text and parameters of any text.
-    pub(crate) fn parse_pieces(raw: &str, parameters: Parameters) -> Result<Self, TemplateFault> {
+    fn parse_pieces(raw: &str, parameters: Parameters) -> Result<Self, TemplateFault> {
         if URL_TEMPLATE_BYTES_MAX < raw.len() {
             return Err(TemplateFault::TooLong { bytes: raw.len(), limit: URL_TEMPLATE_BYTES_MAX });
         }
@@ -416,6 +421,13 @@ mod tests {
     }
 
     #[test]
+    fn events_may_go_through_the_tunnel() {
+        let templates = one("*", "*", "*", "Tunnel:///{hub}/{event}?c={category}").unwrap();
+        let url = templates.url("chat", EventName::Message).unwrap();
+        assert_eq!(tunnel::path(&url), Some("chat/message?c=messages"));
+    }
+
+    #[test]
     fn debug_shows_no_query() {
         let templates = one("*", "*", "*", "http://h/{event}?code=secret").unwrap();
         let shown = format!("{templates:?}");
@@ -444,7 +456,8 @@ mod tests {
             ("http://h/{nope}", "{nope}"),
             ("http://h/{hub", "{hub"),
             ("http:\\\\{hub}/", "parameter"),
-            ("tunnel:///api", "http or https"),
+            ("tunnel://h/api", "http or https"),
+            ("tunnel:///{nope}", "{nope}"),
         ] {
             let text = fault(one("*", "*", "*", template));
             assert!(

@@ -2,9 +2,7 @@
 
 use crate::name::HubName;
 use crate::template::{Parameters, TemplateFault, UrlTemplate};
-
-/// What a URL begins with that is called through the tunnel.
-const TUNNEL: &str = "tunnel:///";
+use crate::tunnel;
 
 /// The URL of a handler with the parameters `{hub}` and `{event}`, which cannot change the server that is called (Web PubSub
 /// protocol, "Event handler"). `Debug` leaves the query out, which may hold a key.
@@ -23,10 +21,8 @@ impl HandlerUrl {
     /// [`TemplateFault`] names the first fault.
     pub fn parse(raw: &str) -> Result<Self, TemplateFault> {
         let raw = raw.trim();
-        if raw.get(..TUNNEL.len()).is_some_and(|start| start.eq_ignore_ascii_case(TUNNEL)) {
-            return UrlTemplate::parse_pieces(raw, Parameters::WebPubSub).map(Self::Tunnel);
-        }
-        UrlTemplate::parse(raw, Parameters::WebPubSub).map(Self::Http)
+        let template = UrlTemplate::parse(raw, Parameters::WebPubSub)?;
+        Ok(if tunnel::path(raw).is_some() { Self::Tunnel(template) } else { Self::Http(template) })
     }
 
     /// Returns the URL for an event of a hub.

@@ -18,6 +18,8 @@ mod protobuf_client;
 mod template;
 #[path = "../../../../fuzz/checks/token.rs"]
 mod token;
+#[path = "../../../../fuzz/checks/tunnel.rs"]
+mod tunnel;
 
 /// Gives every input of `target` to `check`. What fails is named by the last line of the output.
 fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -69,4 +71,9 @@ fn connection_strings_hold_what_they_promise() {
 #[test]
 fn tokens_hold_what_they_promise() {
     replay("token", token::check);
+}
+
+#[test]
+fn tunnel_frames_hold_what_they_promise() {
+    replay("tunnel", tunnel::check);
 }
