@@ -8,6 +8,7 @@ mod hubs;
 mod limits;
 mod oidc;
 mod reader;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -28,12 +29,15 @@ use self::environment::Environment;
 pub use self::limits::{Limits, UpstreamLimits};
 pub use self::oidc::{OidcConfig, RestAccess};
 use self::reader::Section;
+pub use self::tls::{CertificateFiles, TlsConfig};
 
 /// Every setting, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Addresses for clients, REST and management.
+    /// Addresses for clients, REST and management, without TLS.
     pub listen: Vec<SocketAddr>,
+    /// The same with TLS.
+    pub tls: TlsConfig,
     /// Names by which clients and upstreams know the service; empty: derived from `listen` once that is bound.
     pub public_endpoints: Vec<Url>,
     /// One or two keys; the first signs what the service signs.
@@ -104,6 +108,7 @@ impl Config {
     pub fn for_one_machine(listen: SocketAddr, key: AccessKey, data_dir: &Path) -> Self {
         Self {
             listen: vec![listen],
+            tls: TlsConfig::default(),
             public_endpoints: Vec::new(),
             access_keys: vec![key],
             data_dir: data_dir.to_owned(),
@@ -129,7 +134,8 @@ impl Config {
         HostNames::parse(hosts).expect("a URL's host is a host name")
     }
 
-    /// Returns the public endpoints; those of the bound addresses when none are configured.
+    /// Returns the public endpoints; those of the bound addresses when none are configured, with TLS first. Those in `bound`
+    /// that speak TLS stand last.
     ///
     /// # Panics
     /// Never: every address makes a URL.
@@ -137,20 +143,25 @@ impl Config {
         if !self.public_endpoints.is_empty() {
             return self.public_endpoints.clone();
         }
-        let endpoint = |address: &SocketAddr| {
+        let endpoint = |scheme: &str, address: &SocketAddr| {
             let text = if address.ip().is_unspecified() {
-                format!("http://localhost:{}", address.port())
+                format!("{scheme}://localhost:{}", address.port())
             } else {
                 // Without the scope of an IPv6 address, which no URL can carry.
-                format!("http://{}", SocketAddr::new(address.ip(), address.port()))
+                format!("{scheme}://{}", SocketAddr::new(address.ip(), address.port()))
             };
             Url::parse(&text).expect("an address makes a URL")
         };
-        bound.iter().map(endpoint).collect()
+        let (plain, secure) = bound.split_at(bound.len().saturating_sub(self.tls.listen.len()));
+        let secure = secure.iter().map(|address| endpoint("https", address));
+        secure.chain(plain.iter().map(|address| endpoint("http", address))).collect()
     }
 
     fn read(mut root: Section, warnings: &mut Vec<String>, faults: &mut Vec<ConfigFault>) -> Self {
-        let listen = read_listen(&mut root, faults);
+        let tls = root
+            .section("tls", faults)
+            .map_or_else(TlsConfig::default, |part| TlsConfig::read(part, faults));
+        let listen = read_listen(&mut root, &tls, faults);
         let endpoints = root.texts("public_endpoints", faults).unwrap_or_default();
         let public_endpoints = root.parse_all("public_endpoints", &endpoints, faults, endpoint);
         let access_keys = read_keys(&mut root, faults);
@@ -176,6 +187,7 @@ impl Config {
         root.finish(faults);
         Self {
             listen,
+            tls,
             public_endpoints,
             access_keys,
             data_dir: data_dir.into(),
@@ -201,12 +213,29 @@ fn not_toml(text: &str, error: &toml::de::Error) -> ConfigFault {
     ConfigFault { path: "(file)".to_owned(), fault }
 }
 
-fn read_listen(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<SocketAddr> {
-    let texts = root.texts("listen", faults).unwrap_or_else(|| vec!["127.0.0.1:8080".to_owned()]);
-    if texts.is_empty() {
-        root.fault("listen", "at least one address is needed", faults);
+fn read_listen(
+    root: &mut Section,
+    tls: &TlsConfig,
+    faults: &mut Vec<ConfigFault>,
+) -> Vec<SocketAddr> {
+    let before = faults.len();
+    let listen = read_addresses(root, "listen", faults);
+    let listen = listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]);
+    if before == faults.len() && listen.is_empty() && tls.listen.is_empty() {
+        root.fault("listen", "at least one address is needed, here or in tls.listen", faults);
     }
-    let listen: Vec<SocketAddr> = root.parse_all("listen", &texts, faults, |text| {
+    tls.check_against(&listen, faults);
+    listen
+}
+
+/// Reads a list of addresses, each of which may stand there once.
+fn read_addresses(
+    section: &mut Section,
+    key: &str,
+    faults: &mut Vec<ConfigFault>,
+) -> Option<Vec<SocketAddr>> {
+    let texts = section.texts(key, faults)?;
+    let addresses: Vec<SocketAddr> = section.parse_all(key, &texts, faults, |text| {
         let address = match text.strip_prefix("localhost:") {
             Some(port) => format!("127.0.0.1:{port}").parse(),
             None => text.parse(),
@@ -214,13 +243,13 @@ fn read_listen(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<SocketA
         address.map_err(|_| format!("{text:?} is not an address and port such as 127.0.0.1:8080"))
     });
     let mut known = BTreeSet::new();
-    for address in &listen {
+    for address in &addresses {
         // Each port 0 becomes a port of its own.
         if address.port() != 0 && !known.insert(address) {
-            root.fault("listen", &format!("{address} is listed twice"), faults);
+            section.fault(key, &format!("{address} is listed twice"), faults);
         }
     }
-    listen
+    Some(addresses)
 }
 
 fn read_keys(root: &mut Section, faults: &mut Vec<ConfigFault>) -> Vec<AccessKey> {

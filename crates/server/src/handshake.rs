@@ -20,12 +20,13 @@ use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio_rustls::server::TlsStream;
 use url::form_urlencoded;
 
 use crate::api_error::{Answer, ApiError};
 use crate::auth::ACCESS_TOKEN;
 use crate::http::{Edge, prepare};
-use crate::shards::Admission;
+use crate::shards::{Admission, Upgraded};
 
 /// Handshakes that may wait for their verdict at once.
 pub(crate) const HANDSHAKES_MAX: usize = 4_096;
@@ -204,16 +205,10 @@ async fn bring_in(
 
 /// Waits until hyper has written the 101, then gives the socket to the shard. Returns whether there was one.
 async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) -> bool {
-    let socket = async {
-        let (socket, leftover) = upgraded(upgrade).await?;
-        prepare(&socket, None).map_err(|error| error.to_string())?;
-        let socket = socket.into_std().map_err(|error| error.to_string())?;
-        Ok::<_, String>((socket, leftover))
-    };
-    let in_time = tokio::time::timeout(edge.limits.handshake_time_max, socket).await;
+    let in_time = tokio::time::timeout(edge.limits.handshake_time_max, upgraded(upgrade)).await;
     match in_time.unwrap_or_else(|_| Err("the 101 was not taken in time".to_owned())) {
-        Ok((socket, leftover)) => {
-            edge.shards.attach(id, socket, leftover);
+        Ok(upgraded) => {
+            edge.shards.attach(id, upgraded);
             true
         }
         Err(error) => {
@@ -223,13 +218,22 @@ async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) -> bool {
     }
 }
 
-/// Returns the socket whose client has been answered with 101, and what was read from it already.
-async fn upgraded(upgrade: OnUpgrade) -> Result<(TcpStream, Bytes), String> {
+/// Returns the socket whose client has been answered with 101, ready for a shard.
+async fn upgraded(upgrade: OnUpgrade) -> Result<Upgraded, String> {
     let upgraded = upgrade.await.map_err(|error| error.to_string())?;
-    let parts = upgraded
-        .downcast::<TokioIo<TcpStream>>()
-        .map_err(|_| "the upgraded connection is not a plain socket".to_owned())?;
-    Ok((parts.io.into_inner(), parts.read_buf))
+    let (socket, tls, leftover) = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => (parts.io.into_inner(), None, parts.read_buf),
+        Err(upgraded) => {
+            let parts = upgraded
+                .downcast::<TokioIo<TlsStream<TcpStream>>>()
+                .map_err(|_| "the upgraded connection is none that is served".to_owned())?;
+            let (socket, session) = parts.io.into_inner().into_inner();
+            (socket, Some(session), parts.read_buf)
+        }
+    };
+    prepare(&socket, None).map_err(|error| error.to_string())?;
+    let socket = socket.into_std().map_err(|error| error.to_string())?;
+    Ok(Upgraded { socket, tls, leftover })
 }
 
 /// Counts the outcome of a handshake; each has one.

@@ -18,8 +18,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -33,6 +35,7 @@ use crate::metrics::{self, ShardStats};
 use crate::route::{self, Route};
 use crate::shards::Shards;
 use crate::store::Store;
+use crate::tls::Tls;
 use crate::{handshake, health, manage, rest};
 
 /// Bytes of a request head.
@@ -96,8 +99,13 @@ pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Accepts until the edge stops.
-pub(crate) async fn accept(edge: Arc<Edge>, listener: TcpListener, room: Arc<Semaphore>) {
+/// Accepts until the edge stops; with `tls`, clients that speak it.
+pub(crate) async fn accept(
+    edge: Arc<Edge>,
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    room: Arc<Semaphore>,
+) {
     loop {
         let accepted = async {
             let permit = room.clone().acquire_owned().await;
@@ -109,9 +117,12 @@ pub(crate) async fn accept(edge: Arc<Edge>, listener: TcpListener, room: Arc<Sem
         };
         match accepted {
             Ok((socket, peer)) => {
-                let edge = edge.clone();
+                let (edge, tls) = (edge.clone(), tls.clone());
                 edge.tasks.clone().spawn(async move {
-                    serve(edge, socket, peer).await;
+                    match tls {
+                        None => serve(edge, socket, peer).await,
+                        Some(tls) => serve_tls(edge, &tls, socket, peer).await,
+                    }
                     drop(permit);
                 });
             }
@@ -135,13 +146,51 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
-    let handshake_time_max = edge.limits.handshake_time_max;
-    if let Err(error) = prepare(&socket, Some(handshake_time_max)) {
+    if let Err(error) = prepare(&socket, Some(edge.limits.handshake_time_max)) {
         tracing::debug!(%peer, %error, "a connection ended at once");
         return;
     }
+    // The time for the first head starts now.
+    speak(edge, socket, peer, None).await;
+}
+
+/// Serves a client that speaks TLS. Its handshake and the head of its first request have one deadline together.
+async fn serve_tls(edge: Arc<Edge>, tls: &Tls, socket: TcpStream, peer: SocketAddr) {
+    let deadline = Instant::now() + edge.limits.handshake_time_max;
+    let handshake = async {
+        prepare(&socket, Some(edge.limits.handshake_time_max))?;
+        tls.acceptor().accept(socket).await
+    };
+    let result = tokio::select! {
+        result = tokio::time::timeout_at(deadline, handshake) => result,
+        () = edge.stop.cancelled() => return,
+    };
+    let (label, stream) = match result {
+        Ok(Ok(stream)) => ("done", Some(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            ("failed", None)
+        }
+        Err(_) => ("timeout", None),
+    };
+    ::metrics::counter!("hookwire_tls_handshakes_total", "result" => label).increment(1);
+    if let Some(stream) = stream {
+        speak(edge, stream, peer, Some(deadline)).await;
+    }
+}
+
+/// Serves HTTP on a connection until it ends or becomes a WebSocket. The first head must be there by `deadline`, where there is one
+/// that is earlier than that of any head.
+async fn speak<S>(edge: Arc<Edge>, stream: S, peer: SocketAddr, deadline: Option<Instant>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handshake_time_max = edge.limits.handshake_time_max;
     let stop = edge.stop.clone();
+    let first_head = CancellationToken::new();
+    let came = first_head.clone();
     let service = service_fn(move |request| {
+        came.cancel();
         let edge = edge.clone();
         async move { Ok::<_, Infallible>(answer(edge, request, peer).await) }
     });
@@ -152,14 +201,29 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
         .max_buf_size(HEAD_BYTES_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
+    let too_late = async {
+        match deadline {
+            Some(deadline) => {
+                let in_time = tokio::time::timeout_at(deadline, first_head.cancelled()).await;
+                if in_time.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            None => std::future::pending().await,
+        }
+    };
     let result = tokio::select! {
         result = &mut connection => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = too_late => {
+            tracing::debug!(%peer, "a client sent no request in time");
+            return;
         }
     };
     if let Err(error) = result {

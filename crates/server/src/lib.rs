@@ -21,4 +21,5 @@ mod route;
 mod shard;
 pub mod shards;
 pub mod store;
+pub mod tls;
 mod upstream;

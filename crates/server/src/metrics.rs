@@ -48,12 +48,30 @@ impl Kind {
 }
 
 /// What the runtime records by macros, where it happens: name, type, unit, meaning.
-const RECORDED: [(&str, Kind, Unit, &str); 7] = [
+const RECORDED: [(&str, Kind, Unit, &str); 10] = [
     (
         "hookwire_handshakes_total",
         Kind::Counter,
         Unit::Count,
         "Attempts of clients to connect, by result.",
+    ),
+    (
+        "hookwire_tls_handshakes_total",
+        Kind::Counter,
+        Unit::Count,
+        "TLS handshakes of clients and callers by result.",
+    ),
+    (
+        "hookwire_certificate_not_after_timestamp_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        "When each certificate in force ends, in seconds since 1970.",
+    ),
+    (
+        "hookwire_certificate_reloads_total",
+        Kind::Counter,
+        Unit::Count,
+        "Changes of certificate files by result.",
     ),
     (
         "hookwire_http_requests_total",

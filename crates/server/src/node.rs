@@ -22,12 +22,14 @@ use crate::auth::IdentityProviders;
 use crate::body::BodyRoom;
 use crate::changes::Changes;
 use crate::config::{Config, Limits};
+use crate::file_watch::FileWatch;
 use crate::handshake::HANDSHAKES_MAX;
 use crate::http::{self, Edge, unix_time};
 use crate::metrics::{self, ShardStats};
 use crate::shard::{self, Outgoing, Shard, ShardLimits};
 use crate::shards::{Shards, random};
 use crate::store::{Store, StoreError};
+use crate::tls::{Tls, TlsError};
 use crate::upstream::Upstream;
 
 /// Calls taken from a shard at once.
@@ -53,6 +55,9 @@ pub enum StartError {
     /// The configured templates are faulty.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Templates(Vec<TemplateError>),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system refused a thread or an epoll instance.
     #[error("the system refused what a shard needs")]
     System(#[source] io::Error),
@@ -77,7 +82,10 @@ impl Node {
     /// [`StartError`]; nothing keeps running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let open_files = raise_open_files();
-        let (listeners, bound) = listen(&config.listen)?;
+        let tls = load_tls(&config).await?;
+        let (plain, mut bound) = listen(&config.listen)?;
+        let (secure, bound_secure) = listen(&config.tls.listen)?;
+        bound.extend(bound_secure);
         let now = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
         let data_dir = config.data_dir.clone();
         let (store, restored, writer) =
@@ -152,14 +160,22 @@ impl Node {
             tasks: TaskTracker::new(),
         });
         let room = http::room();
-        for listener in listeners {
-            edge.tasks.spawn(http::accept(edge.clone(), listener, room.clone()));
+        for listener in plain {
+            edge.tasks.spawn(http::accept(edge.clone(), listener, None, room.clone()));
+        }
+        let tls = tls.map(|(tls, files)| {
+            let tls = Arc::new(tls);
+            edge.tasks.spawn(tls.clone().watch(files, edge.stop.clone()));
+            tls
+        });
+        for listener in secure {
+            edge.tasks.spawn(http::accept(edge.clone(), listener, tls.clone(), room.clone()));
         }
         tracing::info!(shards = count, addresses = ?bound, open_files, "started");
         Ok(Self { edge, config, bound, upstream, calls, threads })
     }
 
-    /// Returns the addresses that are listened on, in the order of the configuration.
+    /// Returns the addresses that are listened on, in the order of the configuration, those that speak TLS last.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.bound
     }
@@ -275,6 +291,18 @@ fn limits(config: &Config) -> ShardLimits {
         incomplete_bytes_max: limits.incomplete_bytes_max,
         echo: config.echo,
     }
+}
+
+/// Reads the certificates and watches their files; `None` when no address speaks TLS.
+async fn load_tls(config: &Config) -> Result<Option<(Tls, FileWatch)>, StartError> {
+    if config.tls.listen.is_empty() {
+        return Ok(None);
+    }
+    let config = config.tls.clone();
+    let loaded = tokio::task::spawn_blocking(move || Tls::load(config))
+        .await
+        .map_err(|error| StartError::System(io::Error::other(error)))?;
+    Ok(Some(loaded?))
 }
 
 fn listen(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {

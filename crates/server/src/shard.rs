@@ -10,11 +10,11 @@ mod outbox;
 mod reading;
 mod runs;
 mod socket;
+mod stream;
 mod writing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,7 +35,7 @@ pub(crate) use self::inbox::{INBOX_BYTES_MAX, Pressure};
 use self::runs::Runs;
 use self::socket::Socket;
 use crate::metrics::ShardStats;
-use crate::shards::Admission;
+use crate::shards::{Admission, Upgraded};
 
 /// Bytes read from one socket in one turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -95,8 +95,8 @@ pub(crate) enum Letter {
     Recover(Box<Recovering>, oneshot::Sender<Admission>),
     /// A question.
     Ask(Command, oneshot::Sender<Answer>),
-    /// The socket of an admitted connection and the bytes already read from it.
-    Attach(ConnectionId, TcpStream, Bytes),
+    /// The socket of an admitted connection.
+    Attach(ConnectionId, Box<Upgraded>),
     /// There will be no socket.
     Abandon(ConnectionId),
     /// New settings.
@@ -185,6 +185,8 @@ pub(crate) struct Shard {
     /// Sockets that failed; forgotten at the end of the turn.
     lost: Vec<Slot>,
     scratch: Box<[u8]>,
+    /// Encrypted bytes on their way into `scratch`; empty until the first TLS socket.
+    ciphertext: Box<[u8]>,
     events: Vec<Event>,
     closing: BTreeMap<Slot, Instant>,
     slow: BTreeMap<Slot, Instant>,
@@ -263,6 +265,7 @@ impl Shard {
             ready: VecDeque::new(),
             lost: Vec::new(),
             scratch: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+            ciphertext: Box::default(),
             events: Vec::new(),
             closing: BTreeMap::new(),
             slow: BTreeMap::new(),
@@ -400,7 +403,7 @@ impl Shard {
                 // Whoever asked may have given up; that is its right.
                 let _ = reply.send(self.answer.take().unwrap_or(Answer::No));
             }
-            Letter::Attach(id, stream, leftover) => self.attach(&id, stream, &leftover),
+            Letter::Attach(id, upgraded) => self.attach(&id, *upgraded),
             Letter::Abandon(id) => {
                 if let Some(slot) = self.awaiting_socket.remove(&id) {
                     self.lost.push(slot);

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use hookwire_hub::{Answer, Command, Connecting, Input, Recovering, Settings};
 use hookwire_proto::envelope::{Envelope, Target};
 use hookwire_proto::name::ConnectionId;
+use rustls::ServerConnection;
 use tokio::sync::oneshot;
 
 use crate::shard::{Letter, Mailbox, Shared};
@@ -43,6 +44,17 @@ pub enum Admission {
         /// The body.
         body: Bytes,
     },
+}
+
+/// A socket on which the handshake of a WebSocket is done.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The socket. It never waits.
+    pub socket: TcpStream,
+    /// The TLS session over it, with what it has decrypted after `leftover` and what it has not sent yet.
+    pub tls: Option<ServerConnection>,
+    /// What the client has sent after its request and was read already.
+    pub leftover: Bytes,
 }
 
 /// An inbox holds more than its limit; try again later.
@@ -161,10 +173,10 @@ impl Shards {
         verdict.map_err(|_| NoAnswer)
     }
 
-    /// Hands the upgraded socket of an admitted connection to its shard, with the bytes already read from it.
-    pub fn attach(&self, id: ConnectionId, socket: TcpStream, leftover: Bytes) {
+    /// Hands the upgraded socket of an admitted connection to its shard.
+    pub fn attach(&self, id: ConnectionId, upgraded: Upgraded) {
         if let Some(mailbox) = self.mailbox(&id) {
-            self.push(mailbox, Letter::Attach(id, socket, leftover));
+            self.push(mailbox, Letter::Attach(id, Box::new(upgraded)));
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::upgraded;
 use crate::http::Edge;
 
 /// How long the client may take for its part of the close handshake.
@@ -19,7 +19,7 @@ const DISCARDED_BYTES_MAX: u64 = 64 * 1_024;
 /// Says goodbye on the upgraded connection and closes it.
 pub(super) async fn close(edge: &Edge, upgrade: OnUpgrade) {
     let goodbye = async {
-        let (mut socket, _) = upgraded(upgrade).await?;
+        let mut socket = TokioIo::new(upgrade.await.map_err(|error| error.to_string())?);
         let reason = "the connection cannot be recovered".to_owned();
         let frame = CloseFrame { code: CloseCode::POLICY, reason };
         let frame = encode(Opcode::Close, &frame.to_payload(), None);

@@ -9,6 +9,7 @@ use hookwire_proto::connection::Connection;
 use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, Role, encode};
 
 use super::socket::Phase;
+use super::stream::Stream;
 use super::{CLOSE_TIME_MAX, SHUTTING_DOWN, Shard};
 
 impl Shard {
@@ -71,7 +72,7 @@ impl Shard {
             && let Some(stream) = &socket.stream
         {
             // Failing to set it only means that the kernel says goodbye more politely.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = socket2::SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
         }
         self.lost.push(slot);
     }
@@ -93,11 +94,16 @@ impl Shard {
     /// Takes a socket and everything about it out of the shard.
     fn discard(&mut self, slot: Slot) {
         self.close_runs();
-        let Some(socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
+        let Some(mut socket) = self.sockets.get_mut(slot.0 as usize).and_then(Option::take) else {
             return;
         };
         self.incomplete_bytes -= socket.connection.held_bytes();
-        self.count.queue_bytes -= socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes()) as u64;
+        let in_line = socket.outbox.as_ref().map_or(0, |outbox| outbox.bytes());
+        let unsent = socket.stream.as_ref().map_or(0, Stream::unsent);
+        self.count.queue_bytes -= (in_line + unsent) as u64;
+        if let Some(stream) = &mut socket.stream {
+            stream.say_goodbye();
+        }
         self.closing.remove(&slot);
         self.slow.remove(&slot);
         self.incomplete.remove(&slot);

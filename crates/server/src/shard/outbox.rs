@@ -44,7 +44,7 @@ impl Outbox {
         self.bytes
     }
 
-    /// Writes until the socket blocks or nothing is left. Adds what it wrote to `written_bytes`.
+    /// Writes until the socket blocks or nothing is left, inside the socket either. Adds what it wrote to `written_bytes`.
     ///
     /// # Errors
     /// The socket's error; it is of no further use.
@@ -53,7 +53,16 @@ impl Outbox {
         socket: &mut impl Write,
         written_bytes: &mut u64,
     ) -> io::Result<Flushed> {
-        while let Some(first) = self.chunks.front() {
+        loop {
+            let Some(first) = self.chunks.front() else {
+                match socket.flush() {
+                    Ok(()) => return Ok(Flushed::All),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Ok(Flushed::Blocked);
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
             let result = if self.chunks.len() == 1 {
                 socket.write(&first[self.written..])
             } else {
@@ -80,7 +89,6 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Flushed::All)
     }
 
     /// Drops every frame of which nothing is written yet. A frame begun must be finished: its rest stays.

@@ -1,7 +1,6 @@
 //! From sockets to inputs: hand-over, reads, messages, control frames.
 
-use std::io::{self, Read};
-use std::net::TcpStream;
+use std::io;
 
 use hookwire_hub::{Ending, Input, Slot};
 use hookwire_proto::connection::Event;
@@ -12,24 +11,39 @@ use hookwire_proto::name::ConnectionId;
 use mio::{Interest, Token};
 
 use super::socket::Phase;
+use super::stream::{CIPHERTEXT_BYTES_MAX, Stream, Taken, TlsStream};
 use super::{CLOSE_TIME_MAX, Shard, WAITING_EVENT_BYTES_MAX, mark_dirty};
+use crate::shards::Upgraded;
 
 impl Shard {
-    pub(super) fn attach(&mut self, id: &ConnectionId, stream: TcpStream, leftover: &[u8]) {
+    pub(super) fn attach(&mut self, id: &ConnectionId, upgraded: Upgraded) {
+        let Upgraded { socket, tls, leftover } = upgraded;
         let Some(slot) = self.awaiting_socket.remove(id) else {
             tracing::error!(%id, "a socket came for a connection that expects none");
             return;
         };
-        let mut stream = mio::net::TcpStream::from_std(stream);
+        let socket = mio::net::TcpStream::from_std(socket);
+        let mut stream = match tls {
+            None => Stream::Plain(socket),
+            Some(session) => {
+                if self.ciphertext.is_empty() {
+                    self.ciphertext = vec![0; CIPHERTEXT_BYTES_MAX].into_boxed_slice();
+                }
+                Stream::Tls(Box::new(TlsStream::new(socket, session)))
+            }
+        };
         let token = Token(slot.0 as usize);
         let interests = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interests) {
+        if let Err(error) = self.poll.registry().register(stream.socket_mut(), token, interests) {
             tracing::warn!(%id, %error, "epoll refused a socket");
             self.lost.push(slot);
             return;
         }
         let seconds = self.seconds();
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
+        if stream.wants_flush() {
+            socket.outbox.get_or_insert_default();
+        }
         socket.stream = Some(stream);
         socket.heard = seconds;
         // Whatever came before the registration is told by no event.
@@ -58,6 +72,7 @@ impl Shard {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
+        let mut ciphertext = std::mem::take(&mut self.ciphertext);
         for _ in 0..self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { break };
             let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
@@ -65,19 +80,25 @@ impl Shard {
                 continue;
             }
             let Some(stream) = &mut socket.stream else { continue };
-            match stream.read(&mut scratch) {
-                Ok(0) => {
+            match stream.read(&mut scratch, &mut ciphertext) {
+                Ok(Taken { is_end: true, .. }) => {
                     socket.readable = false;
                     self.lost.push(slot);
                 }
-                Ok(count) => {
+                Ok(Taken { bytes, is_full, .. }) => {
                     // A short read has emptied the socket (epoll(7)), but it does not show that the peer has finished.
-                    if count == scratch.len() || socket.read_closed {
+                    if is_full || socket.read_closed {
                         self.ready.push_back(slot);
                     } else {
                         socket.readable = false;
                     }
-                    self.receive(slot, &mut scratch[..count]);
+                    if stream.wants_flush() {
+                        socket.outbox.get_or_insert_default();
+                        mark_dirty(socket, slot, &mut self.dirty);
+                    }
+                    if bytes != 0 {
+                        self.receive(slot, &mut scratch[..bytes]);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.readable = false;
@@ -95,6 +116,7 @@ impl Shard {
             }
         }
         self.scratch = scratch;
+        self.ciphertext = ciphertext;
     }
 
     /// Takes bytes of a client in and acts on what they complete.

@@ -4,6 +4,7 @@ use hookwire_proto::connection::Connection;
 use hookwire_proto::frame::Role;
 
 use super::outbox::Outbox;
+use super::stream::Stream;
 
 /// How far a socket is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(super) enum Phase {
     Lingering,
 }
 
-/// One socket, or the place of one that is still with the HTTP side. While idle it owns no heap memory.
+/// One socket, or the place of one that is still with the HTTP side. While idle it owns no heap memory but that of TLS.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -26,8 +27,9 @@ pub(super) enum Phase {
 )]
 pub(super) struct Socket {
     /// `None` between admission and hand-over.
-    pub(super) stream: Option<mio::net::TcpStream>,
+    pub(super) stream: Option<Stream>,
     pub(super) connection: Connection,
+    /// Exists while anything waits to be written, inside the stream too.
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) phase: Phase,
     /// When the client last sent anything, in seconds since the shard started.

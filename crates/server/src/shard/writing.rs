@@ -9,6 +9,7 @@ use hookwire_proto::frame::CloseCode;
 use super::outbox::{Flushed, Outbox};
 use super::runs::Closed;
 use super::socket::Phase;
+use super::stream::Stream;
 use super::{FLUSHES_PER_TURN_MAX, Shard, mark_dirty};
 
 /// How many times as much as others a reliable client may leave unread.
@@ -70,7 +71,8 @@ impl Shard {
                     continue;
                 }
                 self.count.deliveries += messages;
-                if let (true, None, false, Some(stream)) =
+                // What TLS encrypts may wait inside it, so it always has an outbox.
+                if let (true, None, false, Some(Stream::Plain(stream))) =
                     (at_once, &socket.outbox, socket.blocked, &mut socket.stream)
                 {
                     let written = match stream.write(&chunk) {
@@ -110,14 +112,14 @@ impl Shard {
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
         socket.dirty = false;
         let (Some(stream), Some(outbox)) = (&mut socket.stream, &mut socket.outbox) else { return };
-        let before = outbox.bytes();
+        let before = outbox.bytes() + stream.unsent();
         if socket.blocked {
             // The kernel will say when it takes more; until then there is only more to judge.
             self.judge(slot, before);
             return;
         }
         let flushed = outbox.flush(stream, &mut self.count.bytes_out);
-        let left = outbox.bytes();
+        let left = outbox.bytes() + stream.unsent();
         self.count.queue_bytes -= (before - left) as u64;
         match flushed {
             Ok(Flushed::All) => {
@@ -130,7 +132,7 @@ impl Shard {
                     }
                     // The client sees the close frame, then the end of the stream; it can't be cut off by a reset.
                     Phase::Lingering => {
-                        if stream.shutdown(std::net::Shutdown::Write).is_err() {
+                        if stream.finish().is_err() {
                             self.lost.push(slot);
                         }
                     }

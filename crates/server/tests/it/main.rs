@@ -14,4 +14,5 @@ mod oidc;
 mod rest;
 mod service;
 mod shutdown;
+mod tls;
 mod upstream;
