@@ -344,7 +344,8 @@ fn conformance(workspace: &Workspace) -> anyhow::Result<Outcome> {
 }
 
 /// The suites in `compat`: clients of others, each in a folder with packages and tests of its own, for npm or for Python.
-const COMPAT_SUITES: [&str; 4] = ["js", "openapi", "web-pubsub-js", "web-pubsub-python"];
+const COMPAT_SUITES: [&str; 5] =
+    ["js", "openapi", "web-pubsub-js", "web-pubsub-python", "chat-storage"];
 
 /// How long tests against the running service may take.
 const AGAINST_THE_BINARY_MAX: Duration = Duration::from_mins(15);
