@@ -65,6 +65,8 @@ pub enum Effect {
         content_type: Option<String>,
         /// The body.
         body: Bytes,
+        /// Why; absent: the upstream said no.
+        words: Option<&'static str>,
     },
     /// Send to every member of a set that has this form (see [`crate::Hub::members`]), which is not a reliable one.
     Deliver {

@@ -62,6 +62,8 @@ pub struct Hub {
     by_id: HashTable<u32>,
     hasher: RandomState,
     open: usize,
+    /// Those of them that came through the preview's door.
+    previews: usize,
     sets: Sets,
     stored: Stored,
     calls: HashMap<CallId, Caller, RandomState>,
@@ -275,6 +277,11 @@ impl Hub {
     /// Returns the number of open connections, those in recovery included.
     pub const fn open_connections(&self) -> usize {
         self.open
+    }
+
+    /// Returns the number of open connections that came through the preview's door.
+    pub const fn preview_connections(&self) -> usize {
+        self.previews
     }
 
     /// Returns the number of connections that wait for their clients to come back.

@@ -25,13 +25,24 @@ struct Fault {
     header: Option<(header::HeaderName, HeaderValue)>,
     /// Told as Web PubSub tells errors.
     for_web_pubsub: bool,
+    /// What the event log says instead of the status's own word and the message.
+    told: Option<(&'static str, String)>,
+}
+
+/// Why a request was refused, for the event log: an extension of the answer, which no caller sees.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    /// A word for programs.
+    pub(crate) verdict: &'static str,
+    /// A sentence for people. It may say more than the caller was told.
+    pub(crate) reason: String,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        let (target, header, for_web_pubsub) = (None, None, false);
-        Self(Box::new(Fault { status, code, message, target, header, for_web_pubsub }))
+        let (target, header, for_web_pubsub, told) = (None, None, false, None);
+        Self(Box::new(Fault { status, code, message, target, header, for_web_pubsub, told }))
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -79,6 +90,12 @@ impl ApiError {
         self
     }
 
+    /// Gives the event log a word and a sentence of its own.
+    pub(crate) fn told_as(mut self, verdict: &'static str, reason: impl Into<String>) -> Self {
+        self.0.told = Some((verdict, reason.into()));
+        self
+    }
+
     /// Names the parameter that is at fault.
     pub(crate) fn about(mut self, parameter: &'static str) -> Self {
         self.0.target = Some(parameter);
@@ -92,7 +109,7 @@ impl ApiError {
     }
 
     pub(crate) fn into_answer(self) -> Answer {
-        let Fault { status, code, message, target, header, for_web_pubsub } = *self.0;
+        let Fault { status, code, message, target, header, for_web_pubsub, told } = *self.0;
         let mut body = serde_json::json!({ "code": code, "message": message });
         if let Some(target) = target {
             body["target"] = target.into();
@@ -109,7 +126,25 @@ impl ApiError {
             let code = HeaderValue::from_str(&format!("Error.{code}")).expect("codes are words");
             answer.headers_mut().insert("x-ms-error-code", code);
         }
+        let (verdict, reason) = told.unwrap_or_else(|| (verdict(status), message));
+        answer.extensions_mut().insert(Refusal { verdict, reason });
         answer
+    }
+}
+
+/// Returns the event log's word for a refusal of which nothing else is known.
+fn verdict(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 | 414 | 426 => "bad_request",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 | 405 => "not_found",
+        409 => "too_many",
+        413 => "too_large",
+        415 => "unsupported_type",
+        429 => "busy",
+        503 => "unavailable",
+        _ => "failed",
     }
 }
 

@@ -115,7 +115,37 @@ fn refused(error: &TokenError) -> ApiError {
             tracing::debug!(expected, actual, "a token was made for another URL");
         }
     }
-    ApiError::unauthorized(error.to_string())
+    let (verdict, reason) = explain(error);
+    ApiError::unauthorized(error.to_string()).told_as(verdict, reason)
+}
+
+/// Returns what the event log says of a token: to somebody who may read the log, the audiences are no secret.
+fn explain(error: &TokenError) -> (&'static str, String) {
+    let verdict = match error {
+        TokenError::TooLong { .. } | TokenError::Malformed | TokenError::Claim { .. } => {
+            "token_malformed"
+        }
+        TokenError::Algorithm => "token_algorithm",
+        TokenError::Signature => {
+            let advice = "sign it with one of the access keys, and use the key's text as it is";
+            return ("token_signature", format!("{error}; {advice}"));
+        }
+        TokenError::ForeignSignature => "token_signature",
+        TokenError::Issuer => "token_issuer",
+        TokenError::NoExpiry | TokenError::Expired { .. } => "token_expired",
+        TokenError::TooEarly { .. } => "token_too_early",
+        TokenError::Audience { expected, actual } => {
+            let actual = match logged(actual) {
+                none if none.is_empty() => "none".to_owned(),
+                some => some,
+            };
+            let reason = format!(
+                "the token was made for another URL: its audience is {actual}, needed is {expected}"
+            );
+            return ("bad_audience", reason);
+        }
+    };
+    (verdict, error.to_string())
 }
 
 /// Returns what the log may know of audiences: no query, which can hold payloads, and not too much.

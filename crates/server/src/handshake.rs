@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio_rustls::server::TlsStream;
 use url::form_urlencoded;
 
-use crate::api_error::{Answer, ApiError};
+use crate::api_error::{Answer, ApiError, Refusal};
 use crate::auth::ACCESS_TOKEN;
 use crate::http::{Edge, prepare};
 use crate::shards::{Admission, Upgraded};
@@ -188,14 +188,24 @@ async fn bring_in(
         Ok(Admission::NotRecovered) => {
             count("not_recovered");
             let known = offered.into_iter().find(|name| Subprotocol::parse(name).is_some());
-            if answer.send(Ok(switching(accept, known))).is_ok() {
+            let mut switching = switching(accept, known);
+            let reason = "the connection is not here any more, or the token does not prove that it is the client's";
+            let refusal = Refusal { verdict: "not_recovered", reason: reason.to_owned() };
+            switching.extensions_mut().insert(refusal);
+            if answer.send(Ok(switching)).is_ok() {
                 refused_recovery::close(&edge, upgrade).await;
             }
             return;
         }
-        Ok(Admission::Refused { status, content_type, body }) => {
+        Ok(Admission::Refused { status, content_type, body, words }) => {
             count("refused");
-            Ok(refusal(status, content_type, body))
+            let mut answer = refusal(status, content_type, body);
+            // What the upstream said stands in the event log as its answer.
+            if let Some(words) = words {
+                let verdict = if status == 401 { "no_user" } else { "upstream_failed" };
+                answer.extensions_mut().insert(Refusal { verdict, reason: words.to_owned() });
+            }
+            Ok(answer)
         }
         Err(error) => Err(error),
     };

@@ -13,7 +13,7 @@ use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::{Templates, TemplatesDocument};
 use hookwire_proto::token::HostNames;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,12 +31,15 @@ use crate::auth::IdentityProviders;
 use crate::body::{BodyRoom, RequestBody};
 use crate::changes::Changes;
 use crate::config::Limits;
+use crate::event_log::{EventLog, LiveBody};
 use crate::metrics::{self, ShardStats};
+use crate::route::admin::Inquiry;
 use crate::route::{self, Route};
 use crate::shards::Shards;
 use crate::store::Store;
 use crate::tls::Tls;
-use crate::{handshake, health, manage, rest};
+use crate::upstream::Upstream;
+use crate::{handshake, health, manage, refusals, rest};
 
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -76,6 +79,13 @@ pub(crate) struct Edge {
     pub(crate) handshakes: Semaphore,
     /// Set from the first moment of shutdown: nobody new should be sent here.
     pub(crate) leaving: AtomicBool,
+    /// What became of calls, and who was refused.
+    pub(crate) log: EventLog,
+    pub(crate) upstream: Upstream,
+    /// When the node started.
+    pub(crate) started: Instant,
+    /// The same, since 1970.
+    pub(crate) started_at: Duration,
     /// Set when new requests are refused.
     pub(crate) draining: AtomicBool,
     /// Ends accepting and idle connections.
@@ -238,16 +248,34 @@ pub(crate) fn prepare(socket: &TcpStream, untaken_time_max: Option<Duration>) ->
     SockRef::from(socket).set_tcp_user_timeout(untaken_time_max)
 }
 
-async fn answer(edge: Arc<Edge>, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+/// A body that is there, or one that grows.
+type AnswerBody = Either<Full<Bytes>, LiveBody>;
+
+async fn answer(
+    edge: Arc<Edge>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Response<AnswerBody> {
+    let begin = Instant::now();
     let (mut head, mut body) = RequestBody::take(request);
     let is_head = head.method() == Method::HEAD;
     let parsed = check_host(&head).and_then(|()| route::parse(head.method(), head.uri()));
     let name = parsed.as_ref().map_or("unknown", Route::name);
     let result = match parsed {
+        Ok(Route::Admin(Inquiry::LiveEvents { selection, after })) if !edge.is_draining() => {
+            match rest::live(&edge, selection, after, &head).await {
+                Ok(answer) => {
+                    count(name, answer.status());
+                    return answer.map(Either::Right);
+                }
+                Err(error) => Err(error),
+            }
+        }
         Ok(route) => dispatch(&edge, route, &mut head, &mut body, peer).await,
         Err(error) => Err(error),
     };
     let mut answer = result.unwrap_or_else(ApiError::into_answer);
+    refusals::note(&edge, &head, &mut answer, begin.elapsed());
     body.discard().await;
     if is_head {
         *answer.body_mut() = Full::default();
@@ -258,10 +286,14 @@ async fn answer(edge: Arc<Edge>, request: Request<Incoming>, peer: SocketAddr) -
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    let status = answer.status().as_u16().to_string();
-    ::metrics::counter!("hookwire_http_requests_total", "route" => name, "status" => status)
+    count(name, answer.status());
+    answer.map(Either::Left)
+}
+
+fn count(route: &'static str, status: StatusCode) {
+    let status = status.as_u16().to_string();
+    ::metrics::counter!("hookwire_http_requests_total", "route" => route, "status" => status)
         .increment(1);
-    answer
 }
 
 /// Refuses what a proxy in front could have read differently (RFC 9112, section 3.2).

@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod changes;
 pub mod config;
+mod event_log;
 pub mod file_watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -16,6 +17,7 @@ mod http;
 mod manage;
 mod metrics;
 pub mod node;
+mod refusals;
 mod rest;
 mod route;
 mod shard;

@@ -115,6 +115,7 @@ const RECORDED: [(&str, Kind, Unit, &str); 10] = [
 #[derive(Debug, Default)]
 pub(crate) struct ShardStats {
     connections: AtomicU64,
+    previews: AtomicU64,
     recovering: AtomicU64,
     sets: AtomicU64,
     messages_in: AtomicU64,
@@ -145,6 +146,7 @@ impl ShardStats {
     ) {
         let store = |cell: &AtomicU64, value| cell.store(value, Ordering::Relaxed);
         store(&self.connections, hub.open_connections() as u64);
+        store(&self.previews, hub.preview_connections() as u64);
         store(&self.recovering, hub.detached_connections() as u64);
         store(&self.sets, hub.sets() as u64);
         store(&self.messages_in, count.messages_in);
@@ -184,6 +186,40 @@ static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 fn since_beginning(at: Instant) -> u64 {
     let millis = at.saturating_duration_since(*BEGINNING).as_millis();
     u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// What the overview tells of one shard.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct ShardFigures {
+    pub(crate) connections: u64,
+    pub(crate) previews: u64,
+    pub(crate) recovering: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) slow_consumers: u64,
+    pub(crate) queue_bytes: u64,
+    /// How long it has been at work since its start.
+    pub(crate) busy: Duration,
+}
+
+impl ShardStats {
+    /// Returns what was published last.
+    pub(crate) fn figures(&self) -> ShardFigures {
+        ShardFigures {
+            connections: read(&self.connections),
+            previews: read(&self.previews),
+            recovering: read(&self.recovering),
+            messages_in: read(&self.messages_in),
+            bytes_in: read(&self.bytes_in),
+            deliveries: read(&self.deliveries),
+            bytes_out: read(&self.bytes_out),
+            slow_consumers: read(&self.slow_consumers),
+            queue_bytes: read(&self.queue_bytes),
+            busy: Duration::from_micros(read(&self.turn_micros)),
+        }
+    }
 }
 
 fn read(cell: &AtomicU64) -> u64 {

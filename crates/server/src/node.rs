@@ -22,6 +22,7 @@ use crate::auth::IdentityProviders;
 use crate::body::BodyRoom;
 use crate::changes::Changes;
 use crate::config::{Config, Limits};
+use crate::event_log::EventLog;
 use crate::file_watch::FileWatch;
 use crate::handshake::HANDSHAKES_MAX;
 use crate::http::{self, Edge, unix_time};
@@ -99,11 +100,13 @@ impl Node {
             tracing::info!("templates set at run time win over those of the configuration");
         }
         metrics::recorder();
+        let log = EventLog::new(config.limits.event_log_entries);
         let upstream = Upstream::new(
             config.upstream,
             config.refused_addresses.clone(),
             config.access_keys.clone(),
             config.endpoints(&bound)[0].host_str().unwrap_or_default().to_owned(),
+            log.clone(),
         )
         .await
         .map_err(StartError::System)?;
@@ -155,6 +158,10 @@ impl Node {
             bodies: BodyRoom::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             leaving: AtomicBool::new(false),
+            log,
+            upstream: upstream.clone(),
+            started: tokio::time::Instant::now(),
+            started_at: unix_time(),
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -3,7 +3,9 @@
 mod admin;
 mod data_plane;
 mod description;
+mod events;
 mod origin;
+mod overview;
 mod payload;
 mod preview;
 
@@ -16,6 +18,7 @@ use serde_json::Value;
 pub(crate) use self::admin::answer as admin;
 pub(crate) use self::data_plane::answer as data_plane;
 pub(crate) use self::description::answer as description;
+pub(crate) use self::events::live;
 pub(crate) use self::preview::perform;
 use crate::api_error::{Answer, ApiError};
 use crate::http::text;

@@ -58,6 +58,29 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    /// Returns the hub that the request names.
+    pub(crate) const fn hub(&self) -> Option<&HubName> {
+        match self {
+            Self::Client { hub, .. }
+            | Self::WebPubSubClient { hub }
+            | Self::DataPlane(data_plane::Call { hub, .. })
+            | Self::Send { hub, .. }
+            | Self::Exists { hub, .. }
+            | Self::Close { hub, .. }
+            | Self::ConnectionGroup { hub, .. }
+            | Self::UserInGroup { hub, .. }
+            | Self::JoinAsUser { hub, .. }
+            | Self::LeaveAsUser { hub, .. } => Some(hub),
+            Self::Admin(inquiry) => inquiry.hub(),
+            Self::Description
+            | Self::Settings
+            | Self::Health
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics => None,
+        }
+    }
+
     /// Returns the route's name in metrics.
     pub(crate) const fn name(&self) -> &'static str {
         match self {

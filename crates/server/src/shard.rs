@@ -473,10 +473,11 @@ impl Shard {
                     let _ = verdict.send(Admission::NotRecovered);
                 }
             }
-            Effect::Refuse { answer_to, status, content_type, body } => {
+            Effect::Refuse { answer_to, status, content_type, body, words } => {
                 if let Some(verdict) = self.verdicts.remove(&answer_to) {
                     // A task that is gone needs no refusal.
-                    let _ = verdict.send(Admission::Refused { status, content_type, body });
+                    let refused = Admission::Refused { status, content_type, body, words };
+                    let _ = verdict.send(refused);
                 }
             }
             Effect::Deliver { set, form, except, content } => {

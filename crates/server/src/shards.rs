@@ -43,6 +43,8 @@ pub enum Admission {
         content_type: Option<String>,
         /// The body.
         body: Bytes,
+        /// Why; absent: the upstream said no.
+        words: Option<&'static str>,
     },
 }
 

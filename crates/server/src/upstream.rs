@@ -9,6 +9,7 @@ mod course;
 mod gate;
 mod lease;
 mod listener;
+mod outcome;
 mod request;
 mod resolver;
 mod token;
@@ -16,11 +17,11 @@ mod validation;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use hookwire_hub::{Call, Dialect, EventCopy, Input, Reply, UpstreamAnswer};
+use hookwire_hub::{Call, Dialect, Event, EventCopy, Input, Reply, UpstreamAnswer};
 use hookwire_proto::handler::{HandlerAuth, HandlerUrl};
 use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
@@ -36,10 +37,12 @@ use self::client::Http;
 use self::course::{Failure, Policy, Retries};
 use self::gate::{Gate, Purpose};
 use self::listener::{Dropped, Listeners, Waiting};
+use self::outcome::Outcome;
 use self::request::{Requests, Target};
 use self::token::Tokens;
 use self::validation::{Validations, Verdict};
 use crate::config::{AddressRange, UpstreamLimits};
+use crate::event_log::{self, Entry, EventLog};
 use crate::http::unix_time;
 
 /// Upstreams that are remembered; when more are named, those without calls are forgotten.
@@ -63,6 +66,8 @@ struct Inner {
     tokens: Tokens,
     listeners: Listeners,
     limits: UpstreamLimits,
+    log: EventLog,
+    figures: Figures,
     upstreams: Mutex<Upstreams>,
     /// Cancelled when the service ends: nothing waits to be sent again then.
     finishing: CancellationToken,
@@ -90,6 +95,14 @@ struct Named {
 struct Trouble {
     failures: u64,
     warned: Option<Instant>,
+}
+
+/// Calls since the start. Metrics count them by event and result, for all nodes of a process together.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) calls: AtomicU64,
+    pub(crate) failures: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
 }
 
 /// Why there is no answer.
@@ -207,11 +220,13 @@ struct Calling<'a> {
     /// How long each attempt of a notice may take, or all of another event.
     limit: Duration,
     unix_seconds: u64,
+    /// How often a request has been sent.
+    attempts: &'a AtomicU32,
 }
 
 impl Upstream {
-    /// Returns a caller that signs with `keys`, goes to no `refused` address, and names `origin` as the host by which upstreams know
-    /// the service.
+    /// Returns a caller that signs with `keys`, goes to no `refused` address, names `origin` as the host by which upstreams know
+    /// the service, and tells `log` what comes of it.
     ///
     /// # Errors
     /// The HTTP library cannot be taught how header names are spelled.
@@ -220,6 +235,7 @@ impl Upstream {
         refused: Vec<AddressRange>,
         keys: Vec<AccessKey>,
         origin: String,
+        log: EventLog,
     ) -> std::io::Result<Self> {
         Ok(Self(Arc::new(Inner {
             http: Http::new(refused),
@@ -228,10 +244,17 @@ impl Upstream {
             tokens: Tokens::default(),
             listeners: Listeners::new(),
             limits,
+            log,
+            figures: Figures::default(),
             upstreams: Mutex::default(),
             finishing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })))
+    }
+
+    /// Returns what has been counted.
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.0.figures
     }
 
     /// The clients are going: from now on nobody waits for an answer, except to a connect event. What has passed, or passes later, is
@@ -279,7 +302,16 @@ impl Upstream {
         let event = call.event.kind();
         let in_flight = metrics::gauge!("hookwire_upstream_calls_in_flight");
         in_flight.increment(1.0);
-        let (reply, result) = match self.begin(&call, &report).await {
+        let figures = &self.0.figures;
+        figures.calls.fetch_add(1, Ordering::Relaxed);
+        figures.in_flight.fetch_add(1, Ordering::Relaxed);
+        let attempts = AtomicU32::new(0);
+        let result = self.begin(&call, &attempts, &report).await;
+        let outcome = Outcome::of(&call.event, &result);
+        figures.in_flight.fetch_sub(1, Ordering::Relaxed);
+        figures.failures.fetch_add(u64::from(!outcome.ok), Ordering::Relaxed);
+        self.log(&call, outcome, &result, begin.elapsed(), attempts.into_inner());
+        let (reply, result) = match result {
             Ok(answer) => {
                 let result = answer::status_class(answer.status);
                 (Reply::Answered(Box::new(answer)), result)
@@ -297,6 +329,7 @@ impl Upstream {
     async fn begin(
         &self,
         call: &Call,
+        attempts: &AtomicU32,
         report: &impl Fn(Input),
     ) -> Result<UpstreamAnswer, CallError> {
         let event = call.event.kind();
@@ -311,7 +344,7 @@ impl Upstream {
             return Err(CallError::Url);
         };
         let named = self.named(target.origin());
-        let result = self.answer(call, &target, &named, report).await;
+        let result = self.answer(call, &target, &named, attempts, report).await;
         match &result {
             Ok(UpstreamAnswer { status, .. }) => {
                 tracing::trace!(event, connection = %call.connection, url = target.shown(), status, "answered");
@@ -335,6 +368,7 @@ impl Upstream {
         call: &Call,
         target: &Target,
         named: &Named,
+        attempts: &AtomicU32,
         report: &impl Fn(Input),
     ) -> Result<UpstreamAnswer, CallError> {
         if !self.0.http.may_call(target) {
@@ -348,7 +382,7 @@ impl Upstream {
         };
         let policy = Policy::of(&call.event);
         let unix_seconds = unix_time().as_secs();
-        let calling = Calling { call, target, named, policy, limit, unix_seconds };
+        let calling = Calling { call, target, named, policy, limit, unix_seconds, attempts };
         let has_passed = AtomicBool::new(call.event.is_last());
         let pass = || {
             // Nothing follows the last event of a connection.
@@ -396,7 +430,7 @@ impl Upstream {
         calling: &Calling<'_>,
         passed: &impl Fn(),
     ) -> Result<UpstreamAnswer, CallError> {
-        let Calling { call, target, named, policy, limit, unix_seconds } = calling;
+        let Calling { call, target, named, policy, limit, unix_seconds, attempts } = calling;
         let timeout_error = |_| CallError::Timeout(*limit);
         let mut deadline = Instant::now() + *limit;
         let preparing = self.prepare(call);
@@ -412,6 +446,7 @@ impl Upstream {
         }
         let wanted = Wanted::of(&call.event);
         let attempt = || {
+            attempts.fetch_add(1, Ordering::Relaxed);
             let authorization = authorization.as_ref();
             let request = self.0.requests.call(call, target, authorization, *unix_seconds);
             let (head, written) = self.0.http.send(request);
@@ -424,6 +459,30 @@ impl Upstream {
         };
         let course = course::run(*policy, &self.0.finishing, attempt, pass);
         timeout_at(deadline, course).await.map_err(timeout_error)?
+    }
+
+    /// Tells the event log what a call came to.
+    fn log(
+        &self,
+        call: &Call,
+        outcome: Outcome,
+        result: &Result<UpstreamAnswer, CallError>,
+        duration: Duration,
+        attempts: u32,
+    ) {
+        let Outcome { ok, verdict, reason } = outcome;
+        let dialect = match &call.dialect {
+            Dialect::Preview(_) => event_log::Dialect::Preview,
+            Dialect::WebPubSub { .. } => event_log::Dialect::WebPubSub,
+        };
+        let entry = Entry::new(log_kind(&call.event), call.event.name())
+            .of(Some(&call.hub), Some(dialect), Some(call.connection))
+            .user(call.user.as_ref())
+            .url(&call.url)
+            .status(result.as_ref().ok().map(|answer| answer.status))
+            .took(duration, attempts)
+            .came_to(ok, verdict, reason.as_deref());
+        self.0.log.push(entry);
     }
 
     /// Does what must be done before a handler gets an event. Returns the value of `Authorization`.
@@ -442,15 +501,19 @@ impl Upstream {
     /// Makes sure that an upstream wants events (Web PubSub protocol, "Abuse protection").
     async fn validate(&self, url: &HandlerUrl, hub: &HubName) -> Result<(), CallError> {
         let target = Target::parse(&url.validation_url(hub)).ok_or(CallError::Url)?;
-        let Inner { validations, http, requests, tasks, .. } = &*self.0;
-        validations.check(target, http, requests, tasks).await.map_err(CallError::Unvalidated)
+        let Inner { validations, http, requests, tasks, log, .. } = &*self.0;
+        let log = (log, hub);
+        validations.check(target, http, requests, tasks, log).await.map_err(CallError::Unvalidated)
     }
 
     /// Posts a copy of an event to its listener, again as long as that may help.
     async fn deliver(&self, copy: &EventCopy) {
+        let begin = Instant::now();
         let unix_seconds = unix_time().as_secs();
         let mut retries = Retries::default();
+        let mut attempts = 0;
         let outcome = loop {
+            attempts += 1;
             let outcome = self.post_copy(copy, unix_seconds).await;
             let Some(pause) = retries.pause().filter(|_| is_temporary(&outcome)) else {
                 break outcome;
@@ -466,6 +529,16 @@ impl Upstream {
         };
         count_copy(result);
         let url = copy.listener.url.url(&copy.hub, copy.event.name());
+        let told = Outcome::of_copy(&outcome);
+        let dialect = Some(event_log::Dialect::WebPubSub);
+        let entry = Entry::new(event_log::Kind::Listener, copy.event.name())
+            .of(Some(&copy.hub), dialect, Some(copy.connection))
+            .user(copy.user.as_ref())
+            .url(&url)
+            .status(outcome.as_ref().ok().map(|answer| answer.status))
+            .took(begin.elapsed(), attempts)
+            .came_to(told.ok, told.verdict, told.reason.as_deref());
+        self.0.log.push(entry);
         if let Some((reason, target)) = reason.zip(Target::parse(&url)) {
             self.named(target.origin()).warn(target.origin(), &reason);
         }
@@ -508,6 +581,18 @@ impl Upstream {
 
     fn upstreams(&self) -> MutexGuard<'_, Upstreams> {
         self.0.upstreams.lock().expect("nothing panics while it holds the upstreams")
+    }
+}
+
+/// Returns the kind by which the event log tells of an event.
+const fn log_kind(event: &Event) -> event_log::Kind {
+    match event {
+        Event::Connect { .. } | Event::Connecting(_) => event_log::Kind::Connect,
+        Event::Message(_) => event_log::Kind::Message,
+        Event::Connected => event_log::Kind::Connected,
+        Event::User(_) => event_log::Kind::User,
+        Event::Disconnect | Event::Disconnected { .. } => event_log::Kind::Disconnected,
+        Event::Joined(_) | Event::Left(_) => event_log::Kind::Presence,
     }
 }
 

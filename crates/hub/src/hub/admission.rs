@@ -38,17 +38,20 @@ struct Refusal {
     status: u16,
     content_type: Option<String>,
     body: Bytes,
+    /// Why; absent: the upstream said no.
+    words: Option<&'static str>,
 }
 
 impl Refusal {
     fn new(status: u16, words: &'static str) -> Self {
         let content_type = Some("text/plain".to_owned());
-        Self { status, content_type, body: Bytes::from_static(words.as_bytes()) }
+        let body = Bytes::from_static(words.as_bytes());
+        Self { status, content_type, body, words: Some(words) }
     }
 
     fn into_effect(self, answer_to: Ticket) -> Effect {
-        let Self { status, content_type, body } = self;
-        Effect::Refuse { answer_to, status, content_type, body }
+        let Self { status, content_type, body, words } = self;
+        Effect::Refuse { answer_to, status, content_type, body, words }
     }
 }
 
@@ -129,6 +132,7 @@ impl Hub {
                     status: answer.status,
                     content_type: answer.content_type,
                     body: answer.body,
+                    words: None,
                 }),
                 status => {
                     tracing::warn!(hub = %connecting.hub, status, "the upstream failed at connect");
@@ -248,6 +252,7 @@ impl Hub {
             }
         };
         let Verdict { user, subprotocol, form, door, groups, first } = verdict;
+        let is_preview = matches!(door, Door::Preview(_));
         let id = connecting.id;
         let slot = Slot(index(self.connections.insert(Entry::Open(Open {
             id,
@@ -257,6 +262,7 @@ impl Hub {
             on_the_way: None,
         }))));
         self.open += 1;
+        self.previews += usize::from(is_preview);
         let hash = self.hasher.hash_one(id);
         self.by_id.insert_unique(hash, slot.0, |at| {
             // Every indexed entry is open: `end` takes it out before the entry changes.
@@ -424,6 +430,7 @@ impl Hub {
         let Some(entry) = self.connections.get_mut(slot.0 as usize) else { return };
         let Entry::Open(mut open) = std::mem::replace(entry, Entry::Ended) else { return };
         self.open -= 1;
+        self.previews -= usize::from(matches!(open.door, Door::Preview(_)));
         let hash = self.hasher.hash_one(open.id);
         if let Ok(found) = self.by_id.find_entry(hash, |at| *at == slot.0) {
             found.remove();

@@ -41,6 +41,8 @@ pub struct Limits {
     pub recovery_messages_max: usize,
     /// Bytes kept for a reliable client that does not acknowledge them.
     pub recovery_bytes_max: usize,
+    /// Entries of one hub in the event log; 0: nothing is kept.
+    pub event_log_entries: usize,
 }
 
 impl Default for Limits {
@@ -62,6 +64,7 @@ impl Default for Limits {
             recovery_time_without_status: Duration::from_secs(3),
             recovery_messages_max: 1_000,
             recovery_bytes_max: 16 * 1024 * 1024,
+            event_log_entries: 1_000,
         }
     }
 }
@@ -96,6 +99,8 @@ impl Limits {
             section.number("connections_max", d.connections_max, 0..=1_000_000_000, faults);
         let recovery_messages_max =
             section.number("recovery_messages_max", d.recovery_messages_max, 1..=1_000_000, faults);
+        let event_log_entries =
+            section.number("event_log_entries", d.event_log_entries, 0..=10_000, faults);
         let bytes = 1_024..=1024 * 1024 * 1024;
         let mut size = |name, default| section.number(name, default, bytes.clone(), faults);
         let message_bytes_max = size("message_bytes_max", d.message_bytes_max);
@@ -110,6 +115,7 @@ impl Limits {
             connections_max,
             message_bytes_max,
             rest_body_bytes_max,
+            event_log_entries,
             slow_bytes_max,
             outbox_bytes_max,
             incomplete_bytes_max,

@@ -47,6 +47,12 @@ pub(crate) async fn answer(
             };
             details(&connection)
         }
+        Inquiry::Overview => super::overview::overview(edge).await?,
+        Inquiry::Events { selection, after, before, limit } => {
+            return Ok(super::events::page(edge, &selection, (after, before), limit));
+        }
+        // Its answer has no end, so that it is given elsewhere.
+        Inquiry::LiveEvents { .. } => return Err(ApiError::failed()),
     };
     Ok(answer_json(&body))
 }

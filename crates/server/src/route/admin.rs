@@ -8,6 +8,7 @@ use http::Method;
 use super::parse_name;
 use super::query::Query;
 use crate::api_error::ApiError;
+use crate::event_log::Selection;
 
 /// Most items of a page.
 const PAGE_ITEMS_MAX: usize = 1_000;
@@ -24,12 +25,44 @@ pub(crate) enum Inquiry {
     Connections { hub: HubName, target: Target, after: Option<ConnectionId>, limit: usize },
     /// All about one connection; `None`: an id that no node has made.
     Connection { hub: HubName, connection: Option<ConnectionId> },
+    /// The node in figures.
+    Overview,
+    /// A page of the event log.
+    Events { selection: Selection, after: Option<u64>, before: Option<u64>, limit: usize },
+    /// The event log as it grows.
+    LiveEvents { selection: Selection, after: Option<u64> },
+}
+
+impl Inquiry {
+    /// Returns the hub that the path names.
+    pub(super) const fn hub(&self) -> Option<&HubName> {
+        match self {
+            Self::Names { list: NameList::Users(hub) | NameList::Groups(hub), .. }
+            | Self::Connections { hub, .. }
+            | Self::Connection { hub, .. } => Some(hub),
+            Self::Names { list: NameList::Hubs, .. }
+            | Self::Overview
+            | Self::Events { .. }
+            | Self::LiveEvents { .. } => None,
+        }
+    }
 }
 
 /// Reads what stands behind `/admin/v1/`.
 pub(super) fn parse(method: &Method, rest: &[&str], query: &str) -> Result<Inquiry, ApiError> {
     let query = Query::parse(query)?;
     let inquiry = match rest {
+        ["overview"] => Ok(Inquiry::Overview),
+        ["events"] => Ok(Inquiry::Events {
+            selection: selection(&query)?,
+            after: query.number("after", &(0..=u64::MAX))?,
+            before: query.number("before", &(0..=u64::MAX))?,
+            limit: limit(&query)?,
+        }),
+        ["events", "live"] => Ok(Inquiry::LiveEvents {
+            selection: selection(&query)?,
+            after: query.number("after", &(0..=u64::MAX))?,
+        }),
         ["hubs"] => names(NameList::Hubs, &query),
         ["hubs", hub, rest @ ..] => {
             let hub = parse_name(HubName::parse(hub), "hub")?;
@@ -68,6 +101,18 @@ fn connections(hub: HubName, target: Target, query: &Query) -> Result<Inquiry, A
         })
     });
     Ok(Inquiry::Connections { hub, target, after: after.transpose()?, limit: limit(query)? })
+}
+
+fn selection(query: &Query) -> Result<Selection, ApiError> {
+    let hub = query.one("hub")?.map(|hub| parse_name(HubName::parse(hub), "hub")).transpose()?;
+    let failed = match query.one("failed")? {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => {
+            return Err(ApiError::bad_request("failed must be true or false").about("failed"));
+        }
+    };
+    Ok(Selection { hub, failed })
 }
 
 fn limit(query: &Query) -> Result<usize, ApiError> {
@@ -111,6 +156,21 @@ mod tests {
         assert_eq!(parse("GET", "hubs/chat/users/u/connections"), connections(user, None, 200));
         let group = Target::Group(GroupName::parse("g").unwrap());
         assert_eq!(parse("GET", "hubs/chat/groups/g/connections"), connections(group, None, 200));
+        let selection = |hub: Option<HubName>, failed| Selection { hub, failed };
+        assert_eq!(parse("GET", "overview"), Ok(Inquiry::Overview));
+        assert_eq!(
+            parse("GET", "events?hub=Chat&after=5&before=9&limit=3&failed=true"),
+            Ok(Inquiry::Events {
+                selection: selection(Some(hub()), true),
+                after: Some(5),
+                before: Some(9),
+                limit: 3
+            })
+        );
+        assert_eq!(
+            parse("GET", "events/live?after=0"),
+            Ok(Inquiry::LiveEvents { selection: selection(None, false), after: Some(0) })
+        );
         let one = |connection| Ok(Inquiry::Connection { hub: hub(), connection });
         assert_eq!(parse("GET", &format!("hubs/chat/connections/{id}")), one(Some(id)));
         assert_eq!(parse("GET", "hubs/chat/connections/other"), one(None));
@@ -124,6 +184,11 @@ mod tests {
             ("GET", "hubs/chat", 404),
             ("GET", "hubs/chat/users/u", 404),
             ("POST", "hubs", 405),
+            ("POST", "events", 405),
+            ("GET", "events/dead", 404),
+            ("GET", "events?failed=yes", 400),
+            ("GET", "events?after=-1", 400),
+            ("GET", "events/live?hub=9", 400),
             ("DELETE", "hubs/chat/connections/x", 405),
             ("GET", "hubs/9/users", 400),
             ("GET", "hubs/chat/groups/ /connections", 400),

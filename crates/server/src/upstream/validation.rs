@@ -6,14 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hookwire_proto::cloud_event::is_origin_allowed;
+use hookwire_proto::name::HubName;
 use http::{Method, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::client::Http;
 use super::lease::Lease;
+use super::outcome::Outcome;
 use super::request::{Requests, Target};
 use super::{CallError, chain};
+use crate::event_log::{Dialect, Entry, EventLog, Kind};
 
 /// How long an upstream may take to say that it wants events.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -64,7 +67,7 @@ pub(super) struct Validations(Mutex<HashMap<String, Shared>>);
 type Shared = Arc<Lease<(), Arc<Verdict>>>;
 
 impl Validations {
-    /// Returns when `target` may get events. Cancel-safe.
+    /// Returns when `target` may get events. Whoever asks it tells `log`, as of `hub`. Cancel-safe.
     ///
     /// # Errors
     /// It has said no, or nothing, just now or within the pause after that.
@@ -74,12 +77,20 @@ impl Validations {
         http: &Http,
         requests: &Arc<Requests>,
         tasks: &TaskTracker,
+        (log, hub): (&EventLog, &HubName),
     ) -> Result<(), Arc<Verdict>> {
         let lease = self.lease(target.url.as_str());
         let target = Arc::new(target);
         let ask = || {
             let (target, http, requests) = (target.clone(), http.clone(), requests.clone());
-            async move { judge(&target, &http, &requests).await }
+            let (log, hub) = (log.clone(), hub.clone());
+            async move {
+                let begin = Instant::now();
+                let verdict = judge(&target, &http, &requests).await;
+                let told = verdict.as_ref().map(drop).map_err(|verdict| &**verdict);
+                log.push(entry(&target, &hub, told, begin.elapsed()));
+                verdict
+            }
         };
         lease.get(tasks, ask).await
     }
@@ -99,6 +110,25 @@ impl Validations {
         leases.insert(url.to_owned(), lease.clone());
         lease
     }
+}
+
+fn entry(
+    target: &Target,
+    hub: &HubName,
+    verdict: Result<(), &Verdict>,
+    duration: Duration,
+) -> Entry {
+    let Outcome { ok, verdict: word, reason } = Outcome::of_validation(verdict);
+    let status = match verdict {
+        Err(Verdict::InvalidStatusCode(status)) => Some(*status),
+        Ok(()) | Err(Verdict::MissingAllowedOrigin { .. } | Verdict::Failed(_)) => None,
+    };
+    Entry::new(Kind::Validation, "validate")
+        .of(Some(hub), Some(Dialect::WebPubSub), None)
+        .url(target.shown())
+        .status(status)
+        .took(duration, 1)
+        .came_to(ok, word, reason.as_deref())
 }
 
 /// Asks an upstream and makes its answer known to people.

@@ -7,6 +7,7 @@ mod bad_input;
 mod cloud_events;
 mod crowds;
 mod data_plane;
+mod events;
 mod handshake;
 mod http;
 mod node;
