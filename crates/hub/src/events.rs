@@ -10,7 +10,10 @@ use crate::effect::{CallId, Event};
 /// Events that may wait for earlier ones of their connection. At this many its socket is not read.
 pub const WAITING_EVENTS_MAX: usize = 64;
 
-/// Payload bytes that may wait for earlier events of their connection. At this many its socket is not read.
+/// What an event counts beside its payload, in bytes: about what it takes in memory.
+const EVENT_BYTES: usize = 256;
+
+/// Bytes that may wait for earlier events of their connection. At this many its socket is not read.
 pub const WAITING_BYTES_MAX: usize = 1024 * 1024;
 
 /// An event whose upstream is decided.
@@ -32,8 +35,8 @@ pub(crate) enum Then {
     Message,
     /// The same, and the end of the event is acknowledged; a failure closes a simple client.
     Event { ack_id: Option<u64> },
-    /// It answers an invocation.
-    Invocation { id: String },
+    /// It answers an invocation, which has a number since a client may use the id of one again that it has cancelled.
+    Invocation { id: String, number: u64 },
 }
 
 /// What a connection has on the way: exists only while a call has not passed.
@@ -51,13 +54,13 @@ impl OnTheWay {
     }
 
     pub(crate) fn push(&mut self, decided: Decided) {
-        self.waiting_bytes += decided.event.payload_bytes();
+        self.waiting_bytes += EVENT_BYTES + decided.event.payload_bytes();
         self.waiting.push_back(decided);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Decided> {
         let decided = self.waiting.pop_front()?;
-        self.waiting_bytes -= decided.event.payload_bytes();
+        self.waiting_bytes -= EVENT_BYTES + decided.event.payload_bytes();
         Some(decided)
     }
 

@@ -41,6 +41,9 @@ pub use self::streams::STREAMS_PER_CONNECTION_MAX;
 /// Most groups of one connection.
 pub const GROUPS_PER_CONNECTION_MAX: usize = 16_384;
 
+/// Bytes of events that may wait for their upstreams before the edge should read no more sockets.
+const WAITING_EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// What can change while the service runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -72,7 +75,9 @@ pub struct Hub {
     /// What happens at a time, unless it is taken out before.
     timers: BTreeSet<(UnixMillis, ConnectionId, Timer)>,
     /// The states of all members of all shards, by group.
-    group_states: BTreeMap<(HubName, GroupName), BTreeMap<ConnectionId, GroupStateItem>>,
+    group_states: BTreeMap<(HubName, GroupName), BTreeMap<ConnectionId, Arc<GroupStateItem>>>,
+    /// Reliable connections that had no room for a message of the present input: they end after it.
+    overflowing: Vec<ConnectionId>,
     waiting_bytes: usize,
     detached: usize,
     unrouted_messages: u64,
@@ -195,6 +200,11 @@ enum Timer {
 impl Hub {
     /// Applies one input at `now` and appends what the edge must do. Never waits.
     pub fn handle(&mut self, now: UnixMillis, input: Input, effects: &mut Vec<Effect>) {
+        self.decide(now, input, effects);
+        self.end_overflowing(now, effects);
+    }
+
+    fn decide(&mut self, now: UnixMillis, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Connecting { answer_to, connecting } => {
                 self.connecting(now, answer_to, connecting, effects);
@@ -242,6 +252,7 @@ impl Hub {
                 Timer::Stream(stream_id) => self.stream_idle(now, slot, &stream_id, effects),
             }
         }
+        self.end_overflowing(now, effects);
     }
 
     /// Returns the members of a set that have `form`; the receivers of [`Effect::Deliver`].
@@ -294,9 +305,14 @@ impl Hub {
         self.sets.len()
     }
 
-    /// Returns the payload bytes of events that wait for earlier ones.
+    /// Returns the bytes of events that wait for earlier ones.
     pub const fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
+    }
+
+    /// Whether so many events wait for their upstreams that the edge should read no more sockets.
+    pub const fn is_behind(&self) -> bool {
+        WAITING_EVENT_BYTES_MAX <= self.waiting_bytes
     }
 
     /// Returns how many client messages matched no upstream and went nowhere.

@@ -35,11 +35,17 @@ impl Default for RecoverySettings {
     }
 }
 
+/// How many times as many messages as others a client may have unacknowledged whose acks are not read.
+const EXCUSED_MESSAGES_FACTOR: usize = 16;
+
+/// What a group state counts beside its texts, in bytes.
+const GROUP_STATE_ITEM_BYTES: usize = 128;
+
 /// Something with a sequence id.
 #[derive(Debug, Clone)]
 pub(crate) enum Sequenced {
     Publication(Arc<Content>),
-    GroupState { is_snapshot: bool, group: GroupName, items: Arc<Vec<GroupStateItem>> },
+    GroupState { is_snapshot: bool, group: GroupName, items: Arc<Vec<Arc<GroupStateItem>>> },
 }
 
 impl Sequenced {
@@ -49,9 +55,10 @@ impl Sequenced {
             Self::GroupState { items, .. } => {
                 let state = |item: &GroupStateItem| {
                     let pairs = item.state.iter().flatten();
-                    pairs.map(|(key, value)| key.len() + value.len()).sum::<usize>()
+                    let texts = pairs.map(|(key, value)| key.len() + value.len()).sum::<usize>();
+                    GROUP_STATE_ITEM_BYTES + texts
                 };
-                items.iter().map(state).sum()
+                items.iter().map(|item| state(item)).sum()
             }
         }
     }
@@ -63,7 +70,7 @@ impl Sequenced {
                 let message = subprotocol.encode_server(&ServerMessage::GroupState {
                     is_snapshot: *is_snapshot,
                     group: group.clone(),
-                    items: items.to_vec(),
+                    items: items.iter().map(|item| (**item).clone()).collect(),
                     sequence_id: Some(id),
                 });
                 out.push(encode_message(message.kind, &message.data));
@@ -91,6 +98,10 @@ pub(crate) struct Reliable {
     bytes: usize,
     /// Messages in front that the present socket has been given.
     sent: usize,
+    /// Its acks may lie unread in its socket: it may have more messages than others until they are read.
+    is_excused: bool,
+    /// It had no room for a message; nothing may follow the gap.
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -109,7 +120,7 @@ pub(crate) struct Overflow;
 impl Default for Reliable {
     fn default() -> Self {
         let (messages, link) = (VecDeque::new(), Link::Attached);
-        Self { link, messages, next_id: 1, bytes: 0, sent: 0 }
+        Self { link, messages, next_id: 1, bytes: 0, sent: 0, is_excused: false, is_over: false }
     }
 }
 
@@ -121,13 +132,16 @@ impl Reliable {
     pub(crate) fn push(
         &mut self,
         what: Sequenced,
+        now: UnixMillis,
         expires: Option<UnixMillis>,
         settings: &RecoverySettings,
     ) -> Result<(), Overflow> {
         let bytes = what.bytes();
-        let is_full =
-            settings.messages_max <= self.messages.len() || settings.bytes_max < self.bytes + bytes;
-        if is_full {
+        if self.is_full(bytes, settings) && !self.is_attached() {
+            self.forget_expired(now);
+        }
+        if self.is_over || self.is_full(bytes, settings) {
+            self.is_over = true;
             return Err(Overflow);
         }
         self.bytes += bytes;
@@ -136,8 +150,19 @@ impl Reliable {
         Ok(())
     }
 
+    fn is_full(&self, further_bytes: usize, settings: &RecoverySettings) -> bool {
+        let patience = if self.is_excused { EXCUSED_MESSAGES_FACTOR } else { 1 };
+        settings.messages_max.saturating_mul(patience) <= self.messages.len()
+            || settings.bytes_max < self.bytes + further_bytes
+    }
+
+    /// Notes that the client's acks are not read at present, which is not its fault.
+    pub(crate) const fn excuse(&mut self) {
+        self.is_excused = true;
+    }
+
     /// Forgets everything up to `id`; ids that have not been sent cannot be acknowledged.
-    pub(crate) fn acknowledge(&mut self, id: u64) {
+    pub(crate) fn acknowledge(&mut self, id: u64, messages_max: usize) {
         while 0 < self.sent
             && let Some(first) = self.messages.front()
             && first.id <= id
@@ -145,6 +170,9 @@ impl Reliable {
             self.bytes -= first.bytes;
             self.messages.pop_front();
             self.sent -= 1;
+        }
+        if self.messages.len() < messages_max {
+            self.is_excused = false;
         }
     }
 
@@ -159,6 +187,12 @@ impl Reliable {
     /// Begins again on a new socket at `now`: everything that is not acknowledged and still worth it will be sent.
     pub(crate) fn reattach(&mut self, now: UnixMillis) {
         self.link = Link::Attached;
+        self.sent = 0;
+        self.forget_expired(now);
+    }
+
+    /// Forgets what is not worth delivering any more. Nothing of it may be with the present socket.
+    fn forget_expired(&mut self, now: UnixMillis) {
         self.sent = 0;
         self.messages.retain(|waiting| waiting.expires.is_none_or(|expires| now < expires));
         self.bytes = self.messages.iter().map(|waiting| waiting.bytes).sum();
@@ -201,16 +235,16 @@ mod tests {
         let settings = RecoverySettings::default();
         let mut reliable = Reliable::default();
         for _ in 0..3 {
-            reliable.push(message(10), None, &settings).unwrap();
+            reliable.push(message(10), 0, None, &settings).unwrap();
         }
         assert_eq!(sent(&mut reliable), [1, 2, 3]);
         assert_eq!(sent(&mut reliable), [0_u64; 0]);
-        reliable.acknowledge(2);
-        reliable.push(message(10), None, &settings).unwrap();
+        reliable.acknowledge(2, 1_000);
+        reliable.push(message(10), 0, None, &settings).unwrap();
         assert_eq!(sent(&mut reliable), [4]);
         reliable.reattach(0);
         assert_eq!(sent(&mut reliable), [3, 4]);
-        reliable.acknowledge(u64::MAX);
+        reliable.acknowledge(u64::MAX, 1_000);
         assert_eq!((reliable.unacknowledged(), reliable.bytes), (0, 0));
     }
 
@@ -219,7 +253,7 @@ mod tests {
         let settings = RecoverySettings::default();
         let mut reliable = Reliable::default();
         for expires in [Some(100), None, Some(200)] {
-            reliable.push(message(1), expires, &settings).unwrap();
+            reliable.push(message(1), 0, expires, &settings).unwrap();
         }
         reliable.reattach(100);
         assert_eq!(sent(&mut reliable), [2, 3]);
@@ -229,8 +263,8 @@ mod tests {
     #[test]
     fn a_client_cannot_acknowledge_what_it_was_not_sent() {
         let mut reliable = Reliable::default();
-        reliable.push(message(1), None, &RecoverySettings::default()).unwrap();
-        reliable.acknowledge(9);
+        reliable.push(message(1), 0, None, &RecoverySettings::default()).unwrap();
+        reliable.acknowledge(9, 1_000);
         assert_eq!(reliable.unacknowledged(), 1);
     }
 
@@ -240,10 +274,11 @@ mod tests {
             let settings =
                 RecoverySettings { messages_max: 20, bytes_max: 400, ..RecoverySettings::default() };
             let mut reliable = Reliable::default();
-            let (mut count, mut bytes) = (0, 0);
+            let (mut count, mut bytes, mut is_over) = (0, 0, false);
             for length in lengths {
-                let fits = count < 20 && bytes + length <= 400;
-                prop_assert_eq!(reliable.push(message(length), None, &settings).is_ok(), fits);
+                let fits = !is_over && count < 20 && bytes + length <= 400;
+                is_over = !fits;
+                prop_assert_eq!(reliable.push(message(length), 0, None, &settings).is_ok(), fits);
                 if fits {
                     count += 1;
                     bytes += length;

@@ -1,6 +1,6 @@
 //! What a connection of the Web PubSub dialect has that a preview connection has not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hookwire_proto::data::Metadata;
@@ -8,7 +8,7 @@ use hookwire_proto::envelope::WireForm;
 use hookwire_proto::handler::EventHandler;
 use hookwire_proto::name::GroupName;
 use hookwire_proto::permission::Permissions;
-use hookwire_proto::subprotocol::{GroupState, Subprotocol};
+use hookwire_proto::subprotocol::Subprotocol;
 use smallvec::SmallVec;
 
 use crate::acks::Acks;
@@ -57,15 +57,22 @@ pub(crate) struct Conversation {
     pub(crate) reliable: Option<Box<Reliable>>,
     /// By stream id; most connections have none.
     pub(crate) streams: BTreeMap<String, Stream>,
-    /// The own state in groups.
-    pub(crate) states: BTreeMap<GroupName, GroupState>,
+    /// The groups in which it shows a state.
+    pub(crate) states: BTreeSet<GroupName>,
+    last_invocation: u64,
 }
 
 /// What a client waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Pending {
     Ack(u64),
-    Invocation(String),
+    Invocation { id: String, number: u64 },
+}
+
+impl Pending {
+    fn is_invocation(&self, invocation_id: &str) -> bool {
+        matches!(self, Self::Invocation { id, .. } if id == invocation_id)
+    }
 }
 
 /// A stream that a connection publishes.
@@ -131,8 +138,25 @@ impl Conversation {
             pending: SmallVec::new(),
             reliable: subprotocol.is_reliable().then(Box::default),
             streams: BTreeMap::new(),
-            states: BTreeMap::new(),
+            states: BTreeSet::new(),
+            last_invocation: 0,
         }
+    }
+
+    /// Returns the number of the next invocation.
+    pub(crate) const fn number_invocation(&mut self) -> u64 {
+        self.last_invocation += 1;
+        self.last_invocation
+    }
+
+    /// Whether an invocation of this id waits for its answer.
+    pub(crate) fn is_asking(&self, invocation_id: &str) -> bool {
+        self.pending.iter().any(|one| one.is_invocation(invocation_id))
+    }
+
+    /// Forgets an invocation whose answer the client does not want any more.
+    pub(crate) fn cancel(&mut self, invocation_id: &str) {
+        self.pending.retain(|one| !one.is_invocation(invocation_id));
     }
 
     /// Takes out what has been answered. Returns whether the client still waited for it.

@@ -473,7 +473,9 @@ impl Hub {
         match (open.on_the_way, last) {
             (Some(mut on_the_way), last) => {
                 if let Some(last) = last {
+                    let before = on_the_way.waiting_bytes();
                     on_the_way.push(last);
+                    self.waiting_bytes += on_the_way.waiting_bytes() - before;
                 }
                 self.leaving.insert(identity.connection, Leaving { identity, on_the_way });
             }

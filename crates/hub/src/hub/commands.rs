@@ -133,6 +133,9 @@ impl Hub {
             PermissionOrder::Grant => permissions.grant(permission, group),
             PermissionOrder::Revoke => permissions.revoke(permission, group),
         };
+        if order == PermissionOrder::Revoke {
+            self.check_subscriptions(slot);
+        }
         changed.map_or(Answer::TooMany, |()| Answer::Yes)
     }
 

@@ -107,7 +107,7 @@ impl Hub {
         }
     }
 
-    /// Gives the message a sequence id of each of these reliable connections. Those without room for it end.
+    /// Gives the message a sequence id of each of these reliable connections. Those without room for it end with the input.
     pub(super) fn push_sequenced(
         &mut self,
         now: UnixMillis,
@@ -121,12 +121,20 @@ impl Hub {
         // 0 means the default behaviour (Web PubSub protocol, REST operation details).
         let ttl = ttl_seconds.filter(|ttl| *ttl != 0);
         let expires = ttl.map(|ttl| now.saturating_add(u64::from(ttl) * MILLIS_PER_SECOND));
-        let mut overflowing = Vec::new();
+        let is_shard_behind = self.is_behind();
         slots.retain(|slot| {
-            let reliable = self.web_pubsub_mut(*slot).and_then(WebPubSub::reliable_mut);
-            let Some(reliable) = reliable else { return false };
-            if reliable.push(what.clone(), expires, &settings.recovery).is_err() {
-                overflowing.push(*slot);
+            let Some(open) = self.open_mut(*slot) else { return false };
+            let id = open.id;
+            let is_unread = is_shard_behind
+                || open.on_the_way.as_ref().is_some_and(|on_the_way| on_the_way.is_full());
+            let Some(reliable) = open.web_pubsub_mut().and_then(WebPubSub::reliable_mut) else {
+                return false;
+            };
+            if is_unread {
+                reliable.excuse();
+            }
+            if reliable.push(what.clone(), now, expires, &settings.recovery).is_err() {
+                self.overflowing.push(id);
                 return false;
             }
             reliable.is_attached()
@@ -134,8 +142,14 @@ impl Hub {
         if !slots.is_empty() {
             effects.push(Effect::Sequenced { slots });
         }
-        for slot in overflowing {
-            self.close(now, slot, CloseCode::POLICY, OVERFLOW, effects);
+    }
+
+    /// Ends the connections that had no room for a message. Their endings may tell others something, who may have no room for it in turn.
+    pub(super) fn end_overflowing(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        while let Some(id) = self.overflowing.pop() {
+            if let Some(slot) = self.slot(&id) {
+                self.close(now, slot, CloseCode::POLICY, OVERFLOW, effects);
+            }
         }
     }
 

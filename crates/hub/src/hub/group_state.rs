@@ -1,7 +1,7 @@
 //! Group state: a few pairs that each member of a group shows to those who subscribe (Web PubSub protocol, "Group state").
 //!
 //! What the protocol leaves open is decided here: setting a state needs membership and either permission for the group, subscribing the
-//! permission to join it or membership; a state ends with the membership. Every shard holds the states of all members, so that a
+//! permission to join it or membership, and it ends with that right; a state ends with the membership. Every shard holds the states of all members, so that a
 //! subscriber is told by its own shard.
 
 use std::sync::Arc;
@@ -21,6 +21,9 @@ use crate::set::{Kind, Slot};
 
 /// Groups in which one connection may show a state.
 const STATES_PER_CONNECTION_MAX: usize = 128;
+
+/// Most pairs of a state.
+const GROUP_STATE_PAIRS_MAX: usize = 64;
 
 /// Most bytes of the keys and values of a state.
 pub const GROUP_STATE_BYTES_MAX: usize = 512;
@@ -49,9 +52,13 @@ impl Hub {
                 format!("State payload exceeds maximum size {GROUP_STATE_BYTES_MAX} bytes.");
             return Err(bad_request(&message));
         }
+        if state.as_ref().is_some_and(|state| GROUP_STATE_PAIRS_MAX < state.len()) {
+            let message = format!("State has more than {GROUP_STATE_PAIRS_MAX} entries.");
+            return Err(bad_request(&message));
+        }
         let states = self.conversation_mut(slot).map(|one| &one.states);
         let is_full = states.is_some_and(|states| {
-            STATES_PER_CONNECTION_MAX <= states.len() && !states.contains_key(group)
+            STATES_PER_CONNECTION_MAX <= states.len() && !states.contains(group)
         });
         if state.is_some() && is_full {
             return Err(bad_request("The connection shows a state in too many groups."));
@@ -68,7 +75,7 @@ impl Hub {
         group: &GroupName,
         effects: &mut Vec<Effect>,
     ) {
-        if self.conversation_mut(slot).is_some_and(|one| one.states.contains_key(group)) {
+        if self.conversation_mut(slot).is_some_and(|one| one.states.contains(group)) {
             self.change_group_state(now, slot, group, None, effects);
         }
     }
@@ -82,11 +89,9 @@ impl Hub {
         effects: &mut Vec<Effect>,
     ) {
         let Some(conversation) = self.conversation_mut(slot) else { return };
-        let had = match &state {
-            Some(state) => conversation.states.insert(group.clone(), state.clone()).is_some(),
-            None => conversation.states.remove(group).is_some(),
-        };
-        if state.is_none() && !had {
+        if state.is_some() {
+            conversation.states.insert(group.clone());
+        } else if !conversation.states.remove(group) {
             return;
         }
         let Some(open) = self.open_at(slot) else { return };
@@ -117,7 +122,7 @@ impl Hub {
         let Some(id) = ConnectionId::parse(&item.connection_id) else { return };
         let key = (hub.clone(), group.clone());
         if item.state.is_some() {
-            self.group_states.entry(key).or_default().insert(id, (**item).clone());
+            self.group_states.entry(key).or_default().insert(id, item.clone());
         } else if let Some(items) = self.group_states.get_mut(&key) {
             items.remove(&id);
             if items.is_empty() {
@@ -126,7 +131,7 @@ impl Hub {
         }
         let Some(set) = self.sets.find(hub, Kind::StateSubscribers, group.as_str()) else { return };
         let slots: Vec<Slot> = self.sets.all_members(set).collect();
-        let items = Arc::new(vec![(**item).clone()]);
+        let items = Arc::new(vec![item.clone()]);
         for slot in slots {
             self.tell_group_state(now, slot, false, group, &items, effects);
         }
@@ -150,16 +155,39 @@ impl Hub {
                 return Err(forbidden());
             }
             let kind = Kind::StateSubscribers;
-            if hub.join(slot, &name, kind, group.shared(), Reasons::CONNECTION) == Joined::TooMany {
+            let joined = hub.join(slot, &name, kind, group.shared(), Reasons::CONNECTION);
+            if joined == Joined::TooMany {
                 return Err(bad_request("The connection is in too many groups."));
             }
-            is_new = true;
+            is_new = joined == Joined::New;
             Ok(())
         });
         if is_new && let Some(open) = self.open_at(slot) {
             let known = self.group_states.get(&(self.hub_of(open).clone(), group.clone()));
             let items = known.map(|items| items.values().cloned().collect()).unwrap_or_default();
             self.tell_group_state(now, slot, true, group, &Arc::new(items), effects);
+        }
+    }
+
+    /// Ends a subscription to which the connection has no right any more.
+    pub(super) fn check_subscription(&mut self, slot: Slot, group: &GroupName) {
+        let Some(open) = self.open_at(slot) else { return };
+        let may = self.permitted(slot, Permission::JoinLeaveGroup, group).is_ok()
+            || self.is_member(slot, self.hub_of(open), Kind::Group, group.as_str());
+        if !may {
+            self.unsubscribe_group_state(slot, group);
+        }
+    }
+
+    /// Ends all such subscriptions.
+    pub(super) fn check_subscriptions(&mut self, slot: Slot) {
+        let Some(open) = self.open_at(slot) else { return };
+        let sets = open.memberships.iter().map(|membership| membership.place.set);
+        let subscribed = sets.filter(|set| self.sets.kind(*set) == Kind::StateSubscribers);
+        let groups: Vec<GroupName> =
+            subscribed.map(|set| GroupName::from_checked(self.sets.name(set).clone())).collect();
+        for group in groups {
+            self.check_subscription(slot, &group);
         }
     }
 
@@ -175,7 +203,7 @@ impl Hub {
         slot: Slot,
         is_snapshot: bool,
         group: &GroupName,
-        items: &Arc<Vec<GroupStateItem>>,
+        items: &Arc<Vec<Arc<GroupStateItem>>>,
         effects: &mut Vec<Effect>,
     ) {
         if self.open_at(slot).is_some_and(|open| open.form.is_reliable()) {
@@ -183,7 +211,8 @@ impl Hub {
             let what = Sequenced::GroupState { is_snapshot, group, items };
             self.push_sequenced(now, vec![slot], &what, None, effects);
         } else {
-            let (group, items) = (group.clone(), items.to_vec());
+            let items = items.iter().map(|item| (**item).clone()).collect();
+            let group = group.clone();
             let message =
                 ServerMessage::GroupState { is_snapshot, group, items, sequence_id: None };
             self.tell(slot, &message, effects);

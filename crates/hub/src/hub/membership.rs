@@ -80,6 +80,7 @@ impl Hub {
     ) {
         if self.part(slot, hub, Kind::Group, group.shared(), reason) {
             self.clear_group_state(now, slot, group, effects);
+            self.check_subscription(slot, group);
             self.raise(slot, Event::Left(group.clone()), Then::Nothing, effects);
         }
     }

@@ -303,12 +303,11 @@ impl Hub {
                 let error = outcome.err().map(|()| failed("InternalServerError"));
                 self.tell(slot, &ServerMessage::Ack { ack_id, error }, effects);
             }
-            Then::Invocation { id } => {
+            Then::Invocation { id, number } => {
                 let conversation =
                     self.web_pubsub_mut(slot).and_then(|one| one.conversation.as_mut());
-                let waits =
-                    conversation.is_some_and(|one| one.settle(&Pending::Invocation(id.clone())));
-                if waits {
+                let pending = Pending::Invocation { id: id.clone(), number };
+                if conversation.is_some_and(|one| one.settle(&pending)) {
                     let result = outcome.map_err(|()| failed("InvocationFailed"));
                     let response = ServerMessage::InvokeResponse { invocation_id: id, result };
                     self.tell(slot, &response, effects);

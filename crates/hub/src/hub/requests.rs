@@ -111,10 +111,11 @@ impl Hub {
         match request {
             ClientMessage::Ping => self.tell(slot, &ServerMessage::Pong, effects),
             ClientMessage::SequenceAck { sequence_id } => {
+                let messages_max = self.settings.recovery.messages_max;
                 if let Some(reliable) =
                     self.web_pubsub_mut(slot).and_then(|web_pubsub| web_pubsub.reliable_mut())
                 {
-                    reliable.acknowledge(sequence_id);
+                    reliable.acknowledge(sequence_id, messages_max);
                 }
             }
             ClientMessage::JoinGroup { group, ack_id } => {
@@ -146,7 +147,7 @@ impl Hub {
                 if let Some(conversation) =
                     self.web_pubsub_mut(slot).and_then(|one| one.conversation.as_mut())
                 {
-                    conversation.settle(&Pending::Invocation(invocation_id));
+                    conversation.cancel(&invocation_id);
                 }
             }
             ClientMessage::InvokeResponse => {}
@@ -270,8 +271,7 @@ impl Hub {
         else {
             return;
         };
-        let pending = Pending::Invocation(id.clone());
-        let refusal = if conversation.pending.contains(&pending) {
+        let refusal = if conversation.is_asking(&id) {
             Some("the invocation id is in use")
         } else if PENDING_MAX <= conversation.pending.len() {
             Some("too many invocations wait for their answers")
@@ -283,8 +283,9 @@ impl Hub {
             self.tell(slot, &ServerMessage::InvokeResponse { invocation_id: id, result }, effects);
             return;
         }
-        conversation.pending.push(pending);
-        self.raise_user_event(now, slot, event, Then::Invocation { id }, effects);
+        let number = conversation.number_invocation();
+        conversation.pending.push(Pending::Invocation { id: id.clone(), number });
+        self.raise_user_event(now, slot, event, Then::Invocation { id, number }, effects);
     }
 
     fn client_join(&mut self, slot: Slot, group: &GroupName, effects: &mut Vec<Effect>) -> Outcome {

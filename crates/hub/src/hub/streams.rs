@@ -39,12 +39,23 @@ impl Hub {
             self.stream_not_found(slot, stream_id, effects);
             return;
         };
-        let expected = stream.expected;
+        let (expected, group) = (stream.expected, stream.group.clone());
+        if let Err(error) = self.permitted(slot, Permission::SendToGroup, &group) {
+            // The permission was taken away since the stream began.
+            let at_subscribers = Some(stream_failed("Forbidden"));
+            self.close_stream(now, slot, stream_id, at_subscribers, Some(error), effects);
+            return;
+        }
         match (sequence_id, data) {
             (Some(id), Some(data)) if id == expected => {
-                stream.expected += 1;
-                let piece = StreamPart { stream_id: stream_id.clone(), sequence_id: id, end: None };
-                self.publish_piece(now, slot, piece, data, effects);
+                let streams = self.conversation_mut(slot).map(|one| &mut one.streams);
+                if let Some(stream) = streams.and_then(|streams| streams.get_mut(&stream_id)) {
+                    stream.expected += 1;
+                    let stream_id = stream_id.clone();
+                    let piece =
+                        stream.piece(StreamPart { stream_id, sequence_id: id, end: None }, data);
+                    self.post_permitted(now, slot, piece, effects);
+                }
                 self.stream_ack(slot, stream_id, expected + 1, effects);
             }
             (Some(id), Some(_)) if expected < id => {
@@ -105,13 +116,13 @@ impl Hub {
         let count = streams.map_or(0, BTreeMap::len);
         let running = streams.and_then(|streams| streams.get(&stream_id));
         let running = running.map(|running| (running.group == stream.group, running.expected));
-        if let Some((true, expected)) = running {
+        let permitted = self.permitted(slot, Permission::SendToGroup, &stream.group);
+        if let (Some((true, expected)), Ok(())) = (running, &permitted) {
             // The publisher has not heard that it began, or begins again after a recovery.
             self.touch_stream(now, slot, &stream_id);
             self.stream_ack(slot, stream_id, expected, effects);
             return;
         }
-        let permitted = self.permitted(slot, Permission::SendToGroup, &stream.group);
         let refusal = if let Err(error) = permitted {
             Some(error)
         } else if stream_id.is_empty() || STREAM_ID_BYTES_MAX < stream_id.len() {
@@ -153,29 +164,6 @@ impl Hub {
         self.conversation_mut(slot)?.streams.get_mut(stream_id)
     }
 
-    fn publish_piece(
-        &mut self,
-        now: UnixMillis,
-        slot: Slot,
-        piece: StreamPart,
-        data: Data,
-        effects: &mut Vec<Effect>,
-    ) {
-        let streams = self.conversation_mut(slot).map(|one| &one.streams);
-        let Some(stream) = streams.and_then(|streams| streams.get(&piece.stream_id)) else {
-            return;
-        };
-        let post = Post {
-            group: stream.group.clone(),
-            data,
-            metadata: stream.metadata.clone(),
-            stream: Some(piece),
-            no_echo: stream.no_echo,
-            ttl_seconds: stream.ttl_seconds,
-        };
-        self.post_permitted(now, slot, post, effects);
-    }
-
     /// Ends a stream: the last message to the subscribers, and a word to the publisher.
     fn close_stream(
         &mut self,
@@ -188,19 +176,15 @@ impl Hub {
     ) {
         let Some(open) = self.open_at(slot) else { return };
         let id = open.id;
-        let stream = self.conversation_mut(slot).and_then(|one| one.streams.get(&stream_id));
+        let stream = self.conversation_mut(slot).and_then(|one| one.streams.remove(&stream_id));
         let Some(stream) = stream else { return };
-        let (expected, until) = (stream.expected, stream.until);
+        self.timers.remove(&(stream.until, id, Timer::Stream(stream_id.clone())));
         let piece = StreamPart {
             stream_id: stream_id.clone(),
-            sequence_id: expected,
+            sequence_id: stream.expected,
             end: Some(at_subscribers),
         };
-        self.publish_piece(now, slot, piece, Data::text(""), effects);
-        if let Some(conversation) = self.conversation_mut(slot) {
-            conversation.streams.remove(&stream_id);
-        }
-        self.timers.remove(&(until, id, Timer::Stream(stream_id.clone())));
+        self.post_permitted(now, slot, stream.piece(piece, Data::text("")), effects);
         let closed = ServerMessage::StreamClosed { stream_id, error: at_publisher };
         self.tell(slot, &closed, effects);
     }
@@ -251,6 +235,20 @@ impl Hub {
 
     pub(super) fn conversation_mut(&mut self, slot: Slot) -> Option<&mut Conversation> {
         self.web_pubsub_mut(slot)?.conversation.as_deref_mut()
+    }
+}
+
+impl Stream {
+    /// Returns a piece of it as its subscribers get it.
+    fn piece(&self, part: StreamPart, data: Data) -> Post {
+        Post {
+            group: self.group.clone(),
+            data,
+            metadata: self.metadata.clone(),
+            stream: Some(part),
+            no_echo: self.no_echo,
+            ttl_seconds: self.ttl_seconds,
+        }
     }
 }
 

@@ -260,7 +260,7 @@ fn a_connection_whose_upstream_is_behind_is_paused_by_count_and_by_bytes() {
     call = bench.calls().first().map_or(call, |call| call.id);
     bench.request(slot, &vec![0; WAITING_BYTES_MAX]);
     assert!(matches!(bench.effects[..], [Effect::Pause { .. }]));
-    assert_eq!(bench.hub.waiting_bytes(), WAITING_BYTES_MAX);
+    assert!(WAITING_BYTES_MAX < bench.hub.waiting_bytes(), "an event counts beside its payload");
     bench.input(Input::UpstreamPassed { call });
     assert!(matches!(bench.effects[..], [Effect::Resume { .. }, Effect::Call(_)]));
     assert_eq!(bench.hub.waiting_bytes(), 0);

@@ -37,7 +37,7 @@ struct Bench {
     hub: Hub,
     now: u64,
     effects: Vec<Effect>,
-    connections: u8,
+    connections: u32,
 }
 
 /// A client that is to come in.
@@ -113,7 +113,7 @@ impl Bench {
 
     fn knock(&mut self, client: &Client) -> ConnectionId {
         self.connections += 1;
-        let id = ConnectionId::new(1, 0, [self.connections; 16]);
+        let id = ConnectionId::new(1, 0, u128::from(self.connections).to_be_bytes());
         let owned =
             |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<_>>();
         let request = WebPubSubRequest {
@@ -262,6 +262,47 @@ fn post(name: &str, text: &str, ack_id: Option<u64>, no_echo: bool) -> ClientMes
 fn event(name: &str, ack_id: Option<u64>) -> ClientMessage {
     let (event, data, metadata) = (name.to_owned(), Data::text("x"), Metadata::default());
     ClientMessage::Event { event, ack_id, data, metadata }
+}
+
+fn start_stream(id: &str, name: &str) -> ClientMessage {
+    ClientMessage::StartStream {
+        group: group(name),
+        stream_id: id.to_owned(),
+        idle_timeout_ms: Some(1_000),
+        no_echo: false,
+        ttl_seconds: None,
+        metadata: Metadata::default(),
+    }
+}
+
+fn piece(stream_id: &str, sequence_id: u64, text: &str) -> ClientMessage {
+    let data = Some(Data::text(text));
+    ClientMessage::StreamData {
+        stream_id: stream_id.to_owned(),
+        sequence_id: Some(sequence_id),
+        data,
+    }
+}
+
+fn show_state(name: &str, value: &str, ack_id: Option<u64>) -> ClientMessage {
+    let state = Some(BTreeMap::from([("k".to_owned(), value.to_owned())]));
+    ClientMessage::SetGroupState { group: group(name), ack_id, state }
+}
+
+fn watch_states(name: &str, ack_id: Option<u64>) -> ClientMessage {
+    ClientMessage::SubscribeGroupState { group: group(name), ack_id }
+}
+
+/// Of each group state that a client was told: whether it is a snapshot, and the values of `k`.
+fn states(told: &[ServerMessage]) -> Vec<(bool, Vec<Option<String>>)> {
+    let items = told.iter().filter_map(|message| match message {
+        ServerMessage::GroupState { is_snapshot, items, .. } => Some((
+            *is_snapshot,
+            items.iter().map(|item| item.state.as_ref().map(|state| state["k"].clone())).collect(),
+        )),
+        _ => None,
+    });
+    items.collect()
 }
 
 fn ack(ack_id: u64, error: Option<&str>) -> (u64, Option<String>) {

@@ -175,6 +175,7 @@ impl Shard {
             outbox.drop_frames_not_begun();
             self.count.queue_bytes -= (before - outbox.bytes()) as u64;
         }
-        self.end(slot, CloseCode::POLICY, Ending::GivenUp("SlowClient".into()));
+        // Client libraries take this code as the end, so the connection need not wait for them.
+        self.end(slot, CloseCode::POLICY, Ending::Final("SlowClient".into()));
     }
 }

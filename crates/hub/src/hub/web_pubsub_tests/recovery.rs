@@ -161,3 +161,127 @@ fn a_message_with_a_time_to_live_does_not_wait_longer_for_a_lost_client() {
     assert_eq!(heard.len(), 2);
     assert!(heard[0].1.contains("zero") && heard[1].1.contains("none"));
 }
+
+/// Who was closed by the last input for not acknowledging.
+fn overflowed(bench: &Bench) -> Vec<Slot> {
+    let closed = bench.effects.iter().filter_map(|effect| match effect {
+        Effect::Close { slot, code: CloseCode::POLICY, .. } => Some(*slot),
+        _ => None,
+    });
+    closed.collect()
+}
+
+#[test]
+fn the_end_of_its_own_stream_does_not_end_a_full_connection_twice() {
+    let mut bench = Bench::new();
+    let client = Client { offers: RELIABLE, groups: &["g"], ..Client::default() };
+    let (ann, _) = bench.enter(&client);
+    bench.ask(ann, &start_stream("s", "g"));
+    for number in 1..=1_001 {
+        assert_eq!(overflowed(&bench), []);
+        bench.ask(ann, &piece("s", number, "x"));
+    }
+    assert_eq!(overflowed(&bench), [ann]);
+    assert_eq!((bench.hub.open_connections(), bench.hub.detached_connections()), (0, 0));
+}
+
+#[test]
+fn the_end_of_a_full_connection_that_waits_for_its_client_ends_it_once() {
+    let mut bench = Bench::new();
+    let client = Client { offers: RELIABLE, groups: &["g"], ..Client::default() };
+    let (ann, _) = bench.enter(&client);
+    let (bob, _) = bench.enter(&Client::default());
+    bench.ask(ann, &start_stream("s", "g"));
+    bench.input(Input::Ended { slot: ann, ending: Ending::ClosedByClient(None) });
+    bench.input(Input::Released { slot: ann });
+    for _ in 0..1_000 {
+        bench.ask(bob, &post("g", "x", None, true));
+    }
+    assert_eq!((bench.hub.open_connections(), bench.hub.detached_connections()), (2, 1));
+    bench.later(3 * SECOND);
+    assert_eq!((bench.hub.open_connections(), bench.hub.detached_connections()), (1, 0));
+}
+
+#[test]
+fn full_connections_that_watch_each_other_end_one_after_another() {
+    // Far more than a thread's stack would bear, one within the other.
+    const CLIENTS: usize = 5_000;
+    let settings = Settings {
+        recovery: crate::reliable::RecoverySettings { messages_max: 1, ..Default::default() },
+        ..Settings::default()
+    };
+    let mut bench = Bench::new();
+    bench.input(Input::Settings(Arc::new(settings)));
+    // Each shows a state to the next alone, so that the end of one is one message too many for the next.
+    let mut slots = Vec::new();
+    for at in 0..CLIENTS {
+        let [own, next] = [at, at + 1].map(|at| format!("g{at}"));
+        let (slot, _) = bench.enter(&Client { offers: RELIABLE, ..Client::default() });
+        bench.ask(slot, &join(&own, None));
+        bench.ask(slot, &join(&next, None));
+        bench.ask(slot, &show_state(&next, "here", None));
+        // The snapshot is all that it has room for.
+        bench.ask(slot, &watch_states(&own, None));
+        slots.push(slot);
+    }
+    bench.ask(slots[0], &post("g0", "one too many", None, false));
+    assert_eq!(overflowed(&bench).len(), CLIENTS);
+    assert_eq!(bench.hub.open_connections(), 0);
+}
+
+#[test]
+fn a_client_whose_acks_are_not_read_is_excused() {
+    let mut bench = Bench::new();
+    let client = Client { hub: "chat", offers: RELIABLE, groups: &["g"], ..Client::default() };
+    let (ann, _) = bench.enter(&client);
+    let (bob, _) = bench.enter(&Client { hub: "chat", ..Client::default() });
+    bench.ask(ann, &event("slow", None));
+    let call = bench.call().id;
+    for _ in 0..crate::events::WAITING_EVENTS_MAX {
+        bench.ask(ann, &event("slow", None));
+    }
+    assert!(matches!(bench.effects[..], [Effect::Pause { .. }]));
+    for _ in 0..2_000 {
+        bench.ask(bob, &post("g", "x", None, false));
+        assert_eq!(overflowed(&bench), []);
+    }
+    let mut chunks = Vec::new();
+    bench.hub.take_unsent(ann, &mut chunks);
+    bench.answer(call, 200, "");
+    assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Resume { .. })));
+    // Its acks come one after another.
+    bench.ask(ann, &ClientMessage::SequenceAck { sequence_id: 10 });
+    bench.ask(bob, &post("g", "x", None, false));
+    assert_eq!(overflowed(&bench), []);
+    bench.ask(ann, &ClientMessage::SequenceAck { sequence_id: 2_000 });
+    for _ in 0..999 {
+        bench.ask(bob, &post("g", "x", None, false));
+    }
+    assert_eq!(overflowed(&bench), []);
+    bench.ask(bob, &post("g", "one too many", None, false));
+    assert_eq!(overflowed(&bench), [ann], "now its acks are read");
+}
+
+#[test]
+fn what_has_expired_takes_no_room_of_a_lost_client() {
+    let mut bench = Bench::new();
+    let (ann, _) = bench.enter(&Client { offers: RELIABLE, groups: &["g"], ..Client::default() });
+    let (bob, _) = bench.enter(&Client::default());
+    bench.input(Input::Ended { slot: ann, ending: Ending::ClosedByClient(Some(1_001)) });
+    bench.input(Input::Released { slot: ann });
+    for _ in 0..5 {
+        for _ in 0..500 {
+            let ClientMessage::SendToGroup { group, ack_id, no_echo, data, metadata, .. } =
+                post("g", "x", None, true)
+            else {
+                unreachable!("it is what was made")
+            };
+            let ttl_seconds = Some(1);
+            let post =
+                ClientMessage::SendToGroup { group, ack_id, no_echo, ttl_seconds, data, metadata };
+            bench.ask(bob, &post);
+        }
+        bench.later(2 * SECOND);
+        assert_eq!(bench.hub.detached_connections(), 1);
+    }
+}

@@ -88,6 +88,11 @@ fn an_invocation_is_answered_under_its_id() {
     bench.answer(call, 200, "!");
     assert!(bench.effects.is_empty(), "nobody waits any more");
     bench.ask(ann, &invoke("3"));
+    let cancelled = bench.call().id;
+    bench.ask(ann, &ClientMessage::CancelInvocation { invocation_id: "3".to_owned() });
+    bench.ask(ann, &invoke("3"));
+    bench.answer(cancelled, 200, "old");
+    assert_eq!(bench.told(ann), [], "it is the answer to another question");
     let call = bench.call().id;
     bench.answer(call, 500, "");
     assert!(matches!(&bench.told(ann)[..], [ServerMessage::InvokeResponse { result: Err(_), .. }]));
@@ -95,19 +100,8 @@ fn an_invocation_is_answered_under_its_id() {
 
 #[test]
 fn a_stream_is_published_in_order_and_ends_for_all() {
-    let piece = |id: u64, text: &str| ClientMessage::StreamData {
-        stream_id: "s".to_owned(),
-        sequence_id: Some(id),
-        data: Some(Data::text(text)),
-    };
-    let start = ClientMessage::StartStream {
-        group: group("g"),
-        stream_id: "s".to_owned(),
-        idle_timeout_ms: Some(1_000),
-        no_echo: false,
-        ttl_seconds: None,
-        metadata: Metadata::default(),
-    };
+    let piece = |id, text: &str| piece("s", id, text);
+    let start = start_stream("s", "g");
     let end = ClientMessage::EndStream { stream_id: "s".to_owned(), error: None };
     let mut bench = Bench::new();
     let (ann, _) = bench.enter(&Client::default());
@@ -151,24 +145,7 @@ fn a_stream_is_published_in_order_and_ends_for_all() {
 
 #[test]
 fn group_states_are_shown_to_subscribers_until_the_membership_ends() {
-    let set = |value: &str| ClientMessage::SetGroupState {
-        group: group("g"),
-        ack_id: Some(9),
-        state: Some(BTreeMap::from([("k".to_owned(), value.to_owned())])),
-    };
-    let states = |told: &[ServerMessage]| {
-        let items = told.iter().filter_map(|message| match message {
-            ServerMessage::GroupState { is_snapshot, items, .. } => Some((
-                *is_snapshot,
-                items
-                    .iter()
-                    .map(|item| item.state.as_ref().map(|s| s["k"].clone()))
-                    .collect::<Vec<_>>(),
-            )),
-            _ => None,
-        });
-        items.collect::<Vec<_>>()
-    };
+    let set = |value: &str| show_state("g", value, Some(9));
     let mut bench = Bench::new();
     let (ann, _) = bench.enter(&Client::default());
     bench.ask(ann, &set("early"));
@@ -177,24 +154,19 @@ fn group_states_are_shown_to_subscribers_until_the_membership_ends() {
     bench.ask(ann, &set("one"));
     assert_eq!(acks(&bench.told(ann)), [ack(9, None)]);
     let (bob, _) = bench.enter(&Client { user: Some("bob"), ..Client::default() });
-    bench.ask(bob, &ClientMessage::SubscribeGroupState { group: group("g"), ack_id: Some(1) });
+    bench.ask(bob, &watch_states("g", Some(1)));
     let told = bench.told(bob);
     assert_eq!(acks(&told), [ack(1, None)]);
     assert_eq!(states(&told), [(true, vec![Some("one".to_owned())])]);
-    let large = ClientMessage::SetGroupState {
-        group: group("g"),
-        ack_id: Some(10),
-        state: Some(BTreeMap::from([("k".to_owned(), "x".repeat(GROUP_STATE_BYTES_MAX))])),
-    };
-    bench.ask(ann, &large);
+    bench.ask(bob, &watch_states("g", Some(2)));
+    assert_eq!(states(&bench.told(bob)), [], "it watches already");
+    bench.ask(ann, &show_state("g", &"x".repeat(GROUP_STATE_BYTES_MAX), Some(10)));
     assert_eq!(acks(&bench.told(ann)), [ack(10, Some("BadRequest"))]);
     let (eve, _) = bench.enter(&Client { user: Some("eve"), ..Client::default() });
     let mut refused = 0;
     for at in 0..200 {
         bench.ask(eve, &join(&format!("g{at}"), None));
-        let state = Some(BTreeMap::from([("k".to_owned(), "v".to_owned())]));
-        let (group, ack_id) = (group(&format!("g{at}")), Some(at));
-        bench.ask(eve, &ClientMessage::SetGroupState { group, ack_id, state });
+        bench.ask(eve, &show_state(&format!("g{at}"), "v", Some(at)));
         refused += usize::from(acks(&bench.told(eve)) == [ack(at, Some("BadRequest"))]);
     }
     assert_eq!(refused, 200 - 128);
@@ -202,4 +174,58 @@ fn group_states_are_shown_to_subscribers_until_the_membership_ends() {
     bench.input(Input::Released { slot: ann });
     assert_eq!(states(&bench.told(bob)), [(false, vec![None])]);
     assert!(bench.hub.group_states.is_empty());
+}
+
+#[test]
+fn a_stream_ends_with_the_permission_to_send() {
+    let mut bench = Bench::new();
+    let (ann, id) = bench.enter(&Client::default());
+    let (bob, _) = bench.enter(&Client { groups: &["g"], ..Client::default() });
+    bench.ask(ann, &start_stream("s", "g"));
+    let (hub, connection) = (hub_name("mute"), id);
+    let revoke = Command::Permission {
+        hub,
+        connection,
+        permission: Permission::SendToGroup,
+        group: None,
+        order: PermissionOrder::Revoke,
+    };
+    assert_eq!(bench.command(revoke), Answer::Yes);
+    bench.ask(ann, &piece("s", 1, "secret"));
+    let is_forbidden = |told: &[ServerMessage]| matches!(told, [ServerMessage::StreamClosed { error: Some(error), .. }] if error.name == "Forbidden");
+    assert!(is_forbidden(&bench.told(ann)), "{:?}", bench.effects);
+    assert_eq!(bench.heard(), [(bob, String::new())], "its end alone");
+    bench.ask(ann, &start_stream("s", "g"));
+    assert!(is_forbidden(&bench.told(ann)), "{:?}", bench.effects);
+}
+
+#[test]
+fn states_are_shown_no_longer_than_one_may_see_them() {
+    let mut bench = Bench::new();
+    let (ann, _) = bench.enter(&Client { groups: &["g"], ..Client::default() });
+    let (bob, bobs) = bench.enter(&Client { roles: &[], groups: &["g"], ..Client::default() });
+    let (eve, eves) = bench.enter(&Client::default());
+    for client in [bob, eve] {
+        bench.ask(client, &watch_states("g", None));
+        assert_eq!(states(&bench.told(client)), [(true, vec![])]);
+    }
+    let hub = hub_name("mute");
+    bench.command(Command::RemoveConnectionFromAllGroups { hub: hub.clone(), connection: bobs });
+    let (permission, order) = (Permission::JoinLeaveGroup, PermissionOrder::Revoke);
+    bench.ask(ann, &show_state("g", "one", None));
+    assert_eq!(states(&bench.told(bob)), [], "no member any more");
+    assert_eq!(states(&bench.told(eve)), [(false, vec![Some("one".to_owned())])]);
+    bench.command(Command::Permission { hub, connection: eves, permission, group: None, order });
+    bench.ask(ann, &show_state("g", "two", None));
+    assert_eq!(states(&bench.told(eve)), [], "not permitted any more");
+}
+
+#[test]
+fn a_state_has_few_entries() {
+    let mut bench = Bench::new();
+    let (ann, _) = bench.enter(&Client { groups: &["g"], ..Client::default() });
+    let pairs = (0..65).map(|at| (format!("{at}"), String::new()));
+    let state = Some(pairs.collect());
+    bench.ask(ann, &ClientMessage::SetGroupState { group: group("g"), ack_id: Some(1), state });
+    assert_eq!(acks(&bench.told(ann)), [ack(1, Some("BadRequest"))]);
 }
