@@ -10,6 +10,7 @@ use hookwire_proto::frame::CloseCode;
 use hookwire_proto::handler::{EventHandler, EventListener};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
+use hookwire_proto::subprotocol::ClientMessage;
 use smallvec::SmallVec;
 
 use crate::input::{ClientContext, Ticket};
@@ -108,6 +109,14 @@ pub enum Effect {
         slot: Slot,
         /// What to tell it.
         message: Message,
+    },
+    /// The members of a set are about to change: give what is on its way to a set to its present members, then hand the request back as
+    /// [`crate::Input::Change`].
+    BeforeChange {
+        /// The sender's connection.
+        slot: Slot,
+        /// The request.
+        request: Box<ClientMessage>,
     },
     /// Put the envelope into the inbox of every other shard.
     Forward(Envelope),

@@ -213,6 +213,9 @@ impl Hub {
                 self.recovering(now, answer_to, &recovering, effects);
             }
             Input::Request { slot, message } => self.request(now, slot, message, effects),
+            Input::Change { slot, request } => {
+                self.client_request(now, slot, *request, effects);
+            }
             Input::Ended { slot, ending } => self.ended(now, slot, ending, effects),
             Input::Released { slot } => self.released(now, slot, effects),
             Input::UpstreamReplied { call, reply } => {

@@ -10,6 +10,7 @@ use hookwire_proto::filter::Filter;
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
 use hookwire_proto::permission::Permission;
+use hookwire_proto::subprotocol::ClientMessage;
 
 use crate::effect::CallId;
 use crate::hub::Settings;
@@ -38,6 +39,13 @@ pub enum Input {
         slot: Slot,
         /// The message.
         message: Message,
+    },
+    /// A client's request that [`crate::Effect::BeforeChange`] put off.
+    Change {
+        /// The sender's connection.
+        slot: Slot,
+        /// The request.
+        request: Box<ClientMessage>,
     },
     /// A client asks for a connection back whose transport it has lost; answered by [`crate::Effect::Readmit`] or
     /// [`crate::Effect::NotRecovered`].

@@ -53,12 +53,7 @@ impl Sequenced {
         match self {
             Self::Publication(content) => content.bytes(),
             Self::GroupState { items, .. } => {
-                let state = |item: &GroupStateItem| {
-                    let pairs = item.state.iter().flatten();
-                    let texts = pairs.map(|(key, value)| key.len() + value.len()).sum::<usize>();
-                    GROUP_STATE_ITEM_BYTES + texts
-                };
-                items.iter().map(|item| state(item)).sum()
+                items.iter().map(|item| GROUP_STATE_ITEM_BYTES + item.state_bytes()).sum()
             }
         }
     }

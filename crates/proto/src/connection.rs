@@ -10,6 +10,9 @@ use crate::frame::{
 };
 use crate::message::{Message, MessageKind};
 
+/// Events that [`Connection::handle_some`] returns at most.
+pub const EVENTS_AT_ONCE: usize = 64;
+
 /// What the peer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -124,10 +127,28 @@ impl Connection {
         message_bytes_max: usize,
         events: &mut Vec<Event>,
     ) -> Result<(), ProtocolError> {
-        while !input.is_empty() && !self.finished {
-            let step = self.step(input, message_bytes_max, events);
-            match step {
-                Ok(used) => input = &mut input[used..],
+        while !input.is_empty() {
+            let used = self.handle_some(input, message_bytes_max, events)?;
+            input = &mut input[used..];
+        }
+        Ok(())
+    }
+
+    /// The same as [`Connection::handle_input`], but appends at most [`EVENTS_AT_ONCE`] events; returns the bytes taken. What is behind
+    /// them stays as it came.
+    ///
+    /// # Errors
+    /// Those of [`Connection::handle_input`].
+    pub fn handle_some(
+        &mut self,
+        input: &mut [u8],
+        message_bytes_max: usize,
+        events: &mut Vec<Event>,
+    ) -> Result<usize, ProtocolError> {
+        let (mut used, events_max) = (0, events.len() + EVENTS_AT_ONCE);
+        while used < input.len() && !self.finished && events.len() < events_max {
+            match self.step(&mut input[used..], message_bytes_max, events) {
+                Ok(taken) => used += taken,
                 Err(error) => {
                     self.finished = true;
                     self.incomplete = None;
@@ -135,7 +156,7 @@ impl Connection {
                 }
             }
         }
-        Ok(())
+        Ok(if self.finished { input.len() } else { used })
     }
 
     /// Takes one frame, or as much of it as is there; returns the bytes used.

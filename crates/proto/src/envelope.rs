@@ -60,12 +60,14 @@ impl Envelope {
         Self { hub, target, action: Action::Deliver(delivery) }
     }
 
-    /// Returns the payload bytes that it brings.
+    /// Returns about how many bytes it takes in memory: its payload and a constant for the rest.
     pub fn bytes(&self) -> usize {
-        match &self.action {
+        const ENVELOPE_BYTES: usize = 256;
+        let payload = match &self.action {
             Action::Deliver(delivery) => delivery.content.bytes(),
-            Action::GroupState(_) => 0,
-        }
+            Action::GroupState(item) => item.state_bytes(),
+        };
+        ENVELOPE_BYTES + payload
     }
 }
 

@@ -346,6 +346,13 @@ pub struct GroupStateItem {
     pub updated_at: u64,
 }
 
+impl GroupStateItem {
+    /// Returns the bytes of the state's keys and values.
+    pub fn state_bytes(&self) -> usize {
+        self.state.iter().flatten().map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+
 /// What one client is told, besides [`Publication`]s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerMessage {

@@ -26,7 +26,7 @@ use url::form_urlencoded;
 use crate::api_error::{Answer, ApiError, Refusal};
 use crate::auth::ACCESS_TOKEN;
 use crate::http::{Edge, prepare};
-use crate::shards::{Admission, Upgraded};
+use crate::shards::{Admission, NoAnswer, Upgraded};
 
 /// Handshakes that may wait for their verdict at once.
 pub(crate) const HANDSHAKES_MAX: usize = 4_096;
@@ -159,21 +159,21 @@ async fn bring_in(
         Wish::Recover(recovering) => recovering.subprotocols.clone(),
     };
     let most = edge.limits.connections_max;
-    let verdict = if most != 0 && most <= edge.shards.load() {
-        count("busy");
-        Err(ApiError::busy("the node has as many connections as it may"))
-    } else if let Ok(_place) = edge.handshakes.try_acquire() {
-        let verdict = match wish {
-            Wish::Connect(connecting) => edge.shards.connect(connecting).await,
-            Wish::Recover(recovering) => edge.shards.recover(recovering).await,
-        };
-        verdict.map_err(|_| {
-            count("unanswered");
-            ApiError::shutting_down()
-        })
-    } else {
-        count("busy");
-        Err(ApiError::busy("too many handshakes wait for their upstream"))
+    let verdict = match wish {
+        // It is counted already, and waits for no upstream.
+        Wish::Recover(recovering) => unanswered(edge.shards.recover(recovering).await),
+        Wish::Connect(_) if most != 0 && most <= edge.shards.load() => {
+            count("busy");
+            Err(ApiError::busy("the node has as many connections as it may"))
+        }
+        Wish::Connect(connecting) => {
+            if let Ok(_place) = edge.handshakes.try_acquire() {
+                unanswered(edge.shards.connect(connecting).await)
+            } else {
+                count("busy");
+                Err(ApiError::busy("too many handshakes wait for their upstream"))
+            }
+        }
     };
     let result = match verdict {
         Ok(Admission::Admitted { subprotocol }) => {
@@ -211,6 +211,13 @@ async fn bring_in(
     };
     // A client that has left needs no answer.
     let _ = answer.send(result);
+}
+
+fn unanswered(verdict: Result<Admission, NoAnswer>) -> Result<Admission, ApiError> {
+    verdict.map_err(|_| {
+        count("unanswered");
+        ApiError::shutting_down()
+    })
 }
 
 /// Waits until hyper has written the 101, then gives the socket to the shard. Returns whether there was one.

@@ -294,6 +294,8 @@ fn limits(config: &Config) -> ShardLimits {
         slow_bytes_max: limits.slow_bytes_max,
         slow_time_max: limits.slow_time_max,
         outbox_bytes_max: limits.outbox_bytes_max,
+        // Encoded, a recovery buffer is larger than the payloads that it counts.
+        patient_bytes_max: 2 * limits.outbox_bytes_max.max(limits.recovery_bytes_max),
         incomplete_time_max: limits.incomplete_time_max,
         incomplete_bytes_max: limits.incomplete_bytes_max,
         echo: config.echo,

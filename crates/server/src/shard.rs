@@ -49,11 +49,11 @@ const FLUSHES_PER_TURN_MAX: usize = 4_096;
 /// How long a client may take for its part of the close handshake before its socket is reset.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Payload bytes of events that may wait for their upstreams before the shard reads no more sockets.
-const WAITING_EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// Why connections end when the service does.
 const SHUTTING_DOWN: &str = "the service is shutting down";
+
+/// Why a connection ends whose client was gone before it was in.
+const LEFT_IN_HANDSHAKE: &str = "the client left during its handshake";
 
 /// How often time limits are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -74,6 +74,8 @@ pub(crate) struct ShardLimits {
     pub(crate) slow_time_max: Duration,
     /// More than this in an outbox after a flush closes the connection at once.
     pub(crate) outbox_bytes_max: usize,
+    /// The same for a reliable connection, which is given its whole recovery buffer when it comes back.
+    pub(crate) patient_bytes_max: usize,
     /// How long a message may take to arrive.
     pub(crate) incomplete_time_max: Duration,
     /// Memory for incomplete messages of the whole shard.
@@ -129,8 +131,10 @@ impl Letter {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     inbox: inbox::Inbox<Letter, mio::Waker>,
-    /// Connections of the shard, with those on their way in.
+    /// Sockets of the shard, with those on their way in.
     pub(crate) load: AtomicUsize,
+    /// Connections that wait for their clients to come back.
+    pub(crate) recovering: AtomicUsize,
 }
 
 impl Mailbox {
@@ -173,7 +177,7 @@ pub(crate) struct Shard {
     spare_effects: Vec<Effect>,
     spare_chunks: Vec<Bytes>,
     sockets: Vec<Option<Socket>>,
-    awaiting_socket: HashMap<ConnectionId, Slot>,
+    awaiting_socket: HashMap<ConnectionId, Expected>,
     verdicts: HashMap<Ticket, oneshot::Sender<Admission>>,
     answer: Option<Answer>,
     last_ticket: u64,
@@ -198,6 +202,14 @@ pub(crate) struct Shard {
     draining: Option<oneshot::Sender<()>>,
     is_draining: bool,
     count: Counters,
+}
+
+/// The place of a socket that is still with the HTTP side.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    slot: Slot,
+    /// Its connection has not had a socket before.
+    is_new: bool,
 }
 
 /// Counted in the turn, published at its end.
@@ -225,7 +237,11 @@ pub(crate) fn mailboxes(shards: usize) -> io::Result<(Shared, Vec<Poll>)> {
     for _ in 0..shards {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKE)?;
-        mailboxes.push(Mailbox { inbox: inbox::Inbox::new(waker), load: AtomicUsize::new(0) });
+        mailboxes.push(Mailbox {
+            inbox: inbox::Inbox::new(waker),
+            load: AtomicUsize::new(0),
+            recovering: AtomicUsize::new(0),
+        });
         polls.push(poll);
     }
     Ok((Shared { mailboxes: mailboxes.into(), pressure: Arc::default() }, polls))
@@ -325,6 +341,8 @@ impl Shard {
         self.tick();
         self.flush();
         self.forget_lost();
+        // What the end of a connection tells others goes out in the next turn, which begins at once.
+        self.close_runs();
         self.report_drained();
         self.publish();
         true
@@ -405,8 +423,8 @@ impl Shard {
             }
             Letter::Attach(id, upgraded) => self.attach(&id, *upgraded),
             Letter::Abandon(id) => {
-                if let Some(slot) = self.awaiting_socket.remove(&id) {
-                    self.lost.push(slot);
+                if let Some(expected) = self.awaiting_socket.remove(&id) {
+                    self.give_up(expected);
                 }
             }
             Letter::Settings(settings, done) => {
@@ -459,13 +477,15 @@ impl Shard {
             Effect::Admit { answer_to, slot, id, subprotocol, is_reliable } => {
                 let mut socket = Socket::expected(self.seconds());
                 socket.is_patient = is_reliable;
-                self.expect_socket(answer_to, slot, id, subprotocol, socket);
+                let expected = Expected { slot, is_new: true };
+                self.expect_socket(answer_to, expected, id, subprotocol, socket);
             }
             Effect::Readmit { answer_to, slot, id, subprotocol } => {
                 self.replace_socket(slot);
                 let mut socket = Socket::expected(self.seconds());
                 socket.is_patient = true;
-                self.expect_socket(answer_to, slot, id, Some(subprotocol), socket);
+                let expected = Expected { slot, is_new: false };
+                self.expect_socket(answer_to, expected, id, Some(subprotocol), socket);
             }
             Effect::NotRecovered { answer_to } => {
                 if let Some(verdict) = self.verdicts.remove(&answer_to) {
@@ -520,6 +540,10 @@ impl Shard {
                 self.close_runs();
                 self.begin_close(slot, code, reason);
             }
+            Effect::BeforeChange { slot, request } => {
+                self.close_runs();
+                self.handle(Input::Change { slot, request });
+            }
             Effect::Pause { slot } => {
                 if let Some(socket) = self.socket(slot) {
                     socket.paused = true;
@@ -528,7 +552,7 @@ impl Shard {
             Effect::Resume { slot } => {
                 if let Some(socket) = self.socket(slot) {
                     socket.paused = false;
-                    if socket.readable {
+                    if socket.has_input() {
                         self.ready.push_back(slot);
                     }
                 }
@@ -541,25 +565,36 @@ impl Shard {
     fn expect_socket(
         &mut self,
         answer_to: Ticket,
-        slot: Slot,
+        expected: Expected,
         id: ConnectionId,
         subprotocol: Option<String>,
         socket: Socket,
     ) {
-        let at = slot.0 as usize;
+        let at = expected.slot.0 as usize;
         if self.sockets.len() <= at {
             self.sockets.resize_with(at + 1, || None);
         }
         self.sockets[at] = Some(socket);
-        self.awaiting_socket.insert(id, slot);
+        self.awaiting_socket.insert(id, expected);
         // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
         self.mailbox().load.fetch_add(1, Ordering::Relaxed);
         let verdict = self.verdicts.remove(&answer_to);
         if verdict.is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err())
         {
             self.awaiting_socket.remove(&id);
-            self.lost.push(slot);
+            self.give_up(expected);
         }
+    }
+
+    /// Forgets the place of a socket that will not come. A client that was never here has nothing to come back to.
+    fn give_up(&mut self, expected: Expected) {
+        let Expected { slot, is_new } = expected;
+        if is_new {
+            let ending = Ending::Final(LEFT_IN_HANDSHAKE.into());
+            self.close_runs();
+            self.handle(Input::Ended { slot, ending });
+        }
+        self.lost.push(slot);
     }
 
     fn socket(&mut self, slot: Slot) -> Option<&mut Socket> {
@@ -578,6 +613,7 @@ impl Shard {
     }
 
     fn publish(&mut self) {
+        self.mailbox().recovering.store(self.hub.detached_connections(), Ordering::Relaxed);
         self.stats.publish(&self.count, &self.hub, self.incomplete_bytes, self.now.elapsed());
         self.stats.turned(self.now);
     }

@@ -74,9 +74,12 @@ impl Shards {
         Self { node, shared }
     }
 
-    /// Returns the connections of the node, with those on their way in.
+    /// Returns the connections of the node, with those on their way in and those that wait for their clients to come back.
     pub fn load(&self) -> usize {
-        self.shared.mailboxes.iter().map(|mailbox| mailbox.load.load(Ordering::Relaxed)).sum()
+        let load = |mailbox: &Mailbox| {
+            mailbox.load.load(Ordering::Relaxed) + mailbox.recovering.load(Ordering::Relaxed)
+        };
+        self.shared.mailboxes.iter().map(load).sum()
     }
 
     /// Puts the envelope into the inbox of every shard concerned; returns when it stands there. Cost: one lock per shard.

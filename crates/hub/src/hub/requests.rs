@@ -108,6 +108,28 @@ impl Hub {
                 return;
             }
         };
+        let changes_members = matches!(
+            request,
+            ClientMessage::JoinGroup { .. }
+                | ClientMessage::LeaveGroup { .. }
+                | ClientMessage::SubscribeGroupState { .. }
+                | ClientMessage::UnsubscribeGroupState { .. }
+        );
+        if changes_members {
+            // A send followed by a leave reaches the member.
+            effects.push(Effect::BeforeChange { slot, request: Box::new(request) });
+        } else {
+            self.client_request(now, slot, request, effects);
+        }
+    }
+
+    pub(super) fn client_request(
+        &mut self,
+        now: UnixMillis,
+        slot: Slot,
+        request: ClientMessage,
+        effects: &mut Vec<Effect>,
+    ) {
         match request {
             ClientMessage::Ping => self.tell(slot, &ServerMessage::Pong, effects),
             ClientMessage::SequenceAck { sequence_id } => {

@@ -103,6 +103,11 @@ impl Bench {
     fn input(&mut self, input: Input) {
         self.effects.clear();
         self.hub.handle(self.now, input, &mut self.effects);
+        if let Some(Effect::BeforeChange { .. }) = self.effects.last()
+            && let Some(Effect::BeforeChange { slot, request }) = self.effects.pop()
+        {
+            self.hub.handle(self.now, Input::Change { slot, request }, &mut self.effects);
+        }
     }
 
     fn later(&mut self, milliseconds: u64) {

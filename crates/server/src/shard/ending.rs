@@ -49,7 +49,7 @@ impl Shard {
         {
             socket.phase = phase;
             socket.paused = false;
-            if socket.readable {
+            if socket.has_input() {
                 self.ready.push_back(slot);
             }
             if socket.stream.is_some() {

@@ -12,13 +12,13 @@ use mio::{Interest, Token};
 
 use super::socket::Phase;
 use super::stream::{CIPHERTEXT_BYTES_MAX, Stream, Taken, TlsStream};
-use super::{CLOSE_TIME_MAX, Shard, WAITING_EVENT_BYTES_MAX, mark_dirty};
+use super::{CLOSE_TIME_MAX, Expected, Shard, mark_dirty};
 use crate::shards::Upgraded;
 
 impl Shard {
     pub(super) fn attach(&mut self, id: &ConnectionId, upgraded: Upgraded) {
         let Upgraded { socket, tls, leftover } = upgraded;
-        let Some(slot) = self.awaiting_socket.remove(id) else {
+        let Some(Expected { slot, .. }) = self.awaiting_socket.remove(id) else {
             tracing::error!(%id, "a socket came for a connection that expects none");
             return;
         };
@@ -52,18 +52,17 @@ impl Shard {
         if socket.outbox.is_some() {
             mark_dirty(socket, slot, &mut self.dirty);
         }
+        self.count.bytes_in += leftover.len() as u64;
+        socket.unread = (!leftover.is_empty()).then(|| Box::new(leftover.to_vec()));
         self.ready.push_back(slot);
         if closing {
             self.closing.insert(slot, self.now + CLOSE_TIME_MAX);
-        }
-        if !leftover.is_empty() {
-            self.receive(slot, &mut leftover.to_vec());
         }
     }
 
     /// Whether clients may be read at all.
     pub(super) fn may_read(&self) -> bool {
-        !self.shared.pressure.is_high() && self.hub.waiting_bytes() < WAITING_EVENT_BYTES_MAX
+        !self.shared.pressure.is_high() && !self.hub.is_behind()
     }
 
     /// Reads once from each socket that has something.
@@ -76,7 +75,15 @@ impl Shard {
         for _ in 0..self.ready.len() {
             let Some(slot) = self.ready.pop_front() else { break };
             let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
-            if socket.paused || !socket.readable {
+            if socket.paused {
+                continue;
+            }
+            if let Some(mut unread) = socket.unread.take() {
+                self.ready.push_back(slot);
+                self.take_in(slot, &mut unread);
+                continue;
+            }
+            if !socket.readable {
                 continue;
             }
             let Some(stream) = &mut socket.stream else { continue };
@@ -119,39 +126,58 @@ impl Shard {
         self.ciphertext = ciphertext;
     }
 
-    /// Takes bytes of a client in and acts on what they complete.
+    /// Takes bytes in as they came from the socket.
     pub(super) fn receive(&mut self, slot: Slot, input: &mut [u8]) {
         let seconds = self.seconds();
-        let message_bytes_max = self.limits.message_bytes_max;
-        let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
         self.count.bytes_in += input.len() as u64;
-        socket.heard = seconds;
-        if socket.phase == Phase::Lingering {
-            return;
+        if let Some(socket) = self.socket(slot) {
+            socket.heard = seconds;
         }
-        let before = socket.connection.held_bytes();
+        self.take_in(slot, input);
+    }
+
+    /// Acts on what bytes of a client complete, until it is paused; the rest waits.
+    fn take_in(&mut self, slot: Slot, mut input: &mut [u8]) {
         let mut events = std::mem::take(&mut self.events);
-        let result = socket.connection.handle_input(input, message_bytes_max, &mut events);
-        let after = socket.connection.held_bytes();
-        self.incomplete_bytes = self.incomplete_bytes + after - before;
-        if after == 0 {
-            if before != 0 {
-                self.incomplete.remove(&slot);
+        while !input.is_empty() {
+            let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { break };
+            if socket.phase == Phase::Lingering {
+                break;
             }
-        } else if before == 0 || events.iter().any(|event| matches!(event, Event::Message(_))) {
-            self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
-        }
-        for event in events.drain(..) {
-            self.client_event(slot, event);
+            if socket.paused {
+                socket.unread = Some(Box::new(input.to_vec()));
+                break;
+            }
+            let before = socket.connection.held_bytes();
+            let message_bytes_max = self.limits.message_bytes_max;
+            let result = socket.connection.handle_some(input, message_bytes_max, &mut events);
+            let after = socket.connection.held_bytes();
+            self.incomplete_bytes = self.incomplete_bytes + after - before;
+            if after == 0 {
+                if before != 0 {
+                    self.incomplete.remove(&slot);
+                }
+            } else if before == 0 || events.iter().any(|event| matches!(event, Event::Message(_))) {
+                self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
+            }
+            for event in events.drain(..) {
+                self.client_event(slot, event);
+            }
+            match result {
+                Ok(_) if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 => {
+                    self.fail(slot, CloseCode::POLICY, "too many unfinished messages".into());
+                    break;
+                }
+                Ok(used) => input = &mut input[used..],
+                Err(error) => {
+                    self.count.protocol_errors += 1;
+                    tracing::debug!(%error, "a client broke the protocol");
+                    self.fail(slot, error.close_code(), error.to_string().into());
+                    break;
+                }
+            }
         }
         self.events = events;
-        if let Err(error) = result {
-            self.count.protocol_errors += 1;
-            tracing::debug!(%error, "a client broke the protocol");
-            self.fail(slot, error.close_code(), error.to_string().into());
-        } else if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 {
-            self.fail(slot, CloseCode::POLICY, "too many unfinished messages".into());
-        }
     }
 
     pub(super) fn client_event(&mut self, slot: Slot, event: Event) {

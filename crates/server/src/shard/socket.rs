@@ -40,6 +40,14 @@ pub(super) struct Socket {
     pub(super) read_closed: bool,
     /// The upstream is behind: do not read.
     pub(super) paused: bool,
+    /// What was read of it and not looked at yet, since it was paused.
+    #[expect(
+        clippy::box_collection,
+        reason = "a vector would take three times the room while idle"
+    )]
+    pub(super) unread: Option<Box<Vec<u8>>>,
+    /// So much was put in line at once that it is closed as one that does not read.
+    pub(super) flooded: bool,
     /// What it has not taken is kept elsewhere and bounded there: it may be slow (reliable subprotocols).
     pub(super) is_patient: bool,
     /// Stands in the list of sockets to flush.
@@ -60,9 +68,16 @@ impl Socket {
             readable: false,
             read_closed: false,
             paused: false,
+            unread: None,
+            flooded: false,
             is_patient: false,
             dirty: false,
             blocked: false,
         }
+    }
+
+    /// Whether there may be something to take in.
+    pub(super) const fn has_input(&self) -> bool {
+        self.readable || self.unread.is_some()
     }
 }

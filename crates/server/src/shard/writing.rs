@@ -12,19 +12,25 @@ use super::socket::Phase;
 use super::stream::Stream;
 use super::{FLUSHES_PER_TURN_MAX, Shard, mark_dirty};
 
-/// How many times as much as others a reliable client may leave unread.
-const PATIENCE: usize = 2;
+/// How many times as much as may stay unread may be put in line for one connection in a turn.
+const FLOOD_FACTOR: usize = 8;
 
 impl Shard {
     /// Puts frames in line for a connection. Nothing follows a close frame.
     pub(super) fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
-        if socket.phase == Phase::Open {
+        if socket.phase != Phase::Open {
+            return;
+        }
+        let outbox = socket.outbox.get_or_insert_default();
+        if FLOOD_FACTOR * self.limits.patient_bytes_max < outbox.bytes() {
+            socket.flooded = true;
+        } else {
             self.count.deliveries += messages;
             self.count.queue_bytes += frames.len() as u64;
-            socket.outbox.get_or_insert_default().push(frames);
-            mark_dirty(socket, slot, &mut self.dirty);
+            outbox.push(frames);
         }
+        mark_dirty(socket, slot, &mut self.dirty);
     }
 
     /// Puts what a reliable connection has not been sent yet in line.
@@ -112,6 +118,11 @@ impl Shard {
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
         socket.dirty = false;
         let (Some(stream), Some(outbox)) = (&mut socket.stream, &mut socket.outbox) else { return };
+        if socket.flooded {
+            socket.flooded = false;
+            self.close_slow_consumer(slot);
+            return;
+        }
         let before = outbox.bytes() + stream.unsent();
         if socket.blocked {
             // The kernel will say when it takes more; until then there is only more to judge.
@@ -150,7 +161,7 @@ impl Shard {
     pub(super) fn judge(&mut self, slot: Slot, left: usize) {
         if self.socket(slot).is_some_and(|socket| socket.is_patient) {
             // Its messages are bounded by its recovery buffer; what is left are the answers to what it asks for and does not read.
-            if PATIENCE * self.limits.outbox_bytes_max < left {
+            if self.limits.patient_bytes_max < left {
                 self.close_slow_consumer(slot);
             }
             return;

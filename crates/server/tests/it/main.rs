@@ -12,6 +12,7 @@ mod handshake;
 mod http;
 mod node;
 mod oidc;
+mod order;
 mod rest;
 mod service;
 mod shutdown;
