@@ -22,6 +22,7 @@ use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
 use hookwire_server::config::Config;
 use hookwire_server::node::Node;
+use hookwire_server::reload::{Source, SourceError};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -188,26 +189,23 @@ async fn start_chat(
 
 /// Runs the service from its configuration until a signal ends it.
 pub(crate) async fn serve(arguments: ServeArguments, json: bool) -> anyhow::Result<ExitCode> {
-    let text = match &arguments.config {
-        Some(file) => {
-            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-        }
-        None => String::new(),
-    };
-    let (config, warnings) = match Config::load(&text, std::env::vars_os()) {
+    let mut source = Source::new(arguments.config, std::env::vars_os());
+    let (config, warnings) = match source.load() {
         Ok(loaded) => loaded,
-        Err(faults) => {
+        Err(SourceError::Faults(faults)) => {
             eprintln!("the configuration has faults:");
             for fault in faults.0 {
                 eprintln!("  {fault}");
             }
             return Ok(ExitCode::from(FAULTY_CONFIGURATION));
         }
+        Err(error) => return Err(error.into()),
     };
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let node = Node::start(config).await?;
+    node.follow(source)?;
     if json {
         announce(&json!({
             "listen": addresses(&node),

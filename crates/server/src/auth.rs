@@ -39,7 +39,8 @@ impl Edge {
     pub(crate) async fn authorize_caller(&self, head: &Request<()>) -> Result<(), ApiError> {
         let token = bearer(head.headers())?
             .ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
-        let origin = if self.identity_providers.is_empty() {
+        let rules = self.rules();
+        let origin = if rules.identity_providers.is_empty() {
             None
         } else {
             Origin::of(token).map_err(|error| refused(&error))?
@@ -49,7 +50,7 @@ impl Edge {
             return checked.map(drop).map_err(|error| refused(&error));
         };
         let now = unix_time().as_secs();
-        let access = self.identity_providers.access(token, &origin, now, &self.tasks).await?;
+        let access = rules.identity_providers.access(token, &origin, now, &self.tasks).await?;
         let only_asks = matches!(*head.method(), Method::GET | Method::HEAD);
         match access {
             Some(RestAccess::Full) => Ok(()),
@@ -94,7 +95,7 @@ impl Edge {
 
     fn check(&self, token: &str, path: &str) -> Result<Claims, TokenError> {
         let audience = Audience { hosts: &self.hosts, path };
-        token::check(token, unix_time().as_secs(), &self.keys, &audience)
+        token::check(token, unix_time().as_secs(), &self.rules().keys, &audience)
     }
 }
 

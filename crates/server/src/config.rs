@@ -21,7 +21,7 @@ use hookwire_proto::handler::HubsSettings;
 use hookwire_proto::signature::{ACCESS_KEY_BYTES_MAX, AccessKey};
 use hookwire_proto::template::{TEMPLATES_MAX, TemplateDocument, Templates, TemplatesDocument};
 use hookwire_proto::token::HostNames;
-use toml::Table;
+use toml::{Table, Value};
 use url::Url;
 
 pub use self::address_range::{AddressRange, AddressRangeError};
@@ -90,6 +90,18 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (Name, Content)>,
     ) -> Result<(Self, Vec<String>), ConfigFaults> {
+        Self::load_noting(text, environment, &mut Vec::new())
+    }
+
+    /// As [`Config::load`]; notes in `files` which files are part of the configuration, also when there are faults.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`].
+    pub fn load_noting<Name: Into<OsString>, Content: Into<OsString>>(
+        text: &str,
+        environment: impl IntoIterator<Item = (Name, Content)>,
+        files: &mut Vec<PathBuf>,
+    ) -> Result<(Self, Vec<String>), ConfigFaults> {
         let mut faults = Vec::new();
         let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
         let environment = Environment::parse(environment, &mut faults);
@@ -98,6 +110,7 @@ impl Config {
             ConfigFaults(std::mem::take(&mut faults))
         })?;
         environment.overlay(&mut table, &mut faults);
+        note_files(&table, files);
         let mut warnings = Vec::new();
         let config = Self::read(Section::new("", table), &mut warnings, &mut faults);
         environment.name_origins(&mut faults);
@@ -200,6 +213,29 @@ impl Config {
             refused_addresses: upstream.refused_addresses,
             metrics_public,
             echo: false,
+        }
+    }
+}
+
+/// Notes the files that a table names: by keys that end in `_file` or `_files`, at any depth. Certificates and token
+/// files are looked at again by those who use them.
+fn note_files(table: &Table, files: &mut Vec<PathBuf>) {
+    for (key, value) in table {
+        match value {
+            Value::String(file) if key.ends_with("_file") => files.push(file.into()),
+            Value::Array(list) if key.ends_with("_files") => {
+                files.extend(list.iter().filter_map(Value::as_str).map(PathBuf::from));
+            }
+            Value::Array(list) => {
+                list.iter().filter_map(Value::as_table).for_each(|table| note_files(table, files));
+            }
+            Value::Table(table) if key != "tls" => note_files(table, files),
+            Value::Table(_)
+            | Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_) => {}
         }
     }
 }

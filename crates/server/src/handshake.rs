@@ -158,7 +158,7 @@ async fn bring_in(
         Wish::Connect(connecting) => connecting.subprotocols.clone(),
         Wish::Recover(recovering) => recovering.subprotocols.clone(),
     };
-    let most = edge.limits.connections_max;
+    let most = edge.limits().connections_max;
     let verdict = match wish {
         // It is counted already, and waits for no upstream.
         Wish::Recover(recovering) => unanswered(edge.shards.recover(recovering).await),
@@ -222,7 +222,7 @@ fn unanswered(verdict: Result<Admission, NoAnswer>) -> Result<Admission, ApiErro
 
 /// Waits until hyper has written the 101, then gives the socket to the shard. Returns whether there was one.
 async fn hand_over(edge: &Edge, id: ConnectionId, upgrade: OnUpgrade) -> bool {
-    let in_time = tokio::time::timeout(edge.limits.handshake_time_max, upgraded(upgrade)).await;
+    let in_time = tokio::time::timeout(edge.limits().handshake_time_max, upgraded(upgrade)).await;
     match in_time.unwrap_or_else(|_| Err("the 101 was not taken in time".to_owned())) {
         Ok(upgraded) => {
             edge.shards.attach(id, upgraded);

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hookwire_hub::Settings;
 use hookwire_proto::signature::AccessKey;
-use hookwire_proto::template::{Templates, TemplatesDocument};
 use hookwire_proto::token::HostNames;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
@@ -35,8 +33,10 @@ use crate::event_log::{EventLog, LiveBody};
 use crate::metrics::{self, ShardStats};
 use crate::route::admin::Inquiry;
 use crate::route::{self, Route};
-use crate::shards::Shards;
+use crate::settings::Layers;
+use crate::shards::{NoAnswer, Shards};
 use crate::store::Store;
+use crate::swap::Swap;
 use crate::tls::Tls;
 use crate::upstream::Upstream;
 use crate::{handshake, health, manage, refusals, rest};
@@ -53,24 +53,30 @@ const HTTP_CONNECTIONS_MAX: usize = 10_000;
 /// How long accepting pauses when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// By what requests are judged.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// The access keys; the first signs.
+    pub(crate) keys: Vec<AccessKey>,
+    /// Identity providers whose tokens the REST API takes too.
+    pub(crate) identity_providers: IdentityProviders,
+    pub(crate) limits: Limits,
+    pub(crate) metrics_public: bool,
+}
+
 /// What every request may need.
 #[derive(Debug)]
 pub(crate) struct Edge {
     pub(crate) shards: Shards,
     pub(crate) store: Store,
-    pub(crate) keys: Vec<AccessKey>,
     pub(crate) hosts: HostNames,
     /// The URLs by which clients and callers know the service.
     pub(crate) endpoints: Vec<Url>,
-    /// Identity providers whose tokens the REST API takes too.
-    pub(crate) identity_providers: IdentityProviders,
-    pub(crate) limits: Limits,
-    pub(crate) metrics_public: bool,
+    /// What may be replaced while requests come.
+    pub(crate) rules: Swap<Rules>,
     pub(crate) stats: Vec<Arc<ShardStats>>,
-    /// The templates in force, as they were given; locked while they change.
-    pub(crate) templates: Mutex<TemplatesDocument>,
-    /// What the configuration says; its templates may have been replaced since.
-    pub(crate) configured: Settings,
+    /// What the shards decide by; locked while it changes.
+    pub(crate) layers: Mutex<Layers>,
     /// Changes of stored memberships.
     pub(crate) changes: Changes,
     /// Memory for request bodies.
@@ -98,10 +104,19 @@ impl Edge {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Puts templates in force everywhere, beside the settings that stay as they were configured.
-    pub(crate) async fn apply(&self, templates: Templates) -> Result<(), ApiError> {
-        let settings = Settings { templates, ..self.configured.clone() };
-        Ok(self.shards.apply_settings(&Arc::new(settings)).await?)
+    /// Returns the rules that hold now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.get()
+    }
+
+    /// Returns the limits that hold now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.rules.get().limits
+    }
+
+    /// Lets every shard decide by these layers.
+    pub(crate) async fn apply(&self, layers: &Layers) -> Result<(), NoAnswer> {
+        self.shards.apply_settings(&Arc::new(layers.settings())).await
     }
 }
 
@@ -156,7 +171,7 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
-    if let Err(error) = prepare(&socket, Some(edge.limits.handshake_time_max)) {
+    if let Err(error) = prepare(&socket, Some(edge.limits().handshake_time_max)) {
         tracing::debug!(%peer, %error, "a connection ended at once");
         return;
     }
@@ -166,9 +181,9 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
 
 /// Serves a client that speaks TLS. Its handshake and the head of its first request have one deadline together.
 async fn serve_tls(edge: Arc<Edge>, tls: &Tls, socket: TcpStream, peer: SocketAddr) {
-    let deadline = Instant::now() + edge.limits.handshake_time_max;
+    let deadline = Instant::now() + edge.limits().handshake_time_max;
     let handshake = async {
-        prepare(&socket, Some(edge.limits.handshake_time_max))?;
+        prepare(&socket, Some(edge.limits().handshake_time_max))?;
         tls.acceptor().accept(socket).await
     };
     let result = tokio::select! {
@@ -195,7 +210,7 @@ async fn speak<S>(edge: Arc<Edge>, stream: S, peer: SocketAddr, deadline: Option
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let handshake_time_max = edge.limits.handshake_time_max;
+    let handshake_time_max = edge.limits().handshake_time_max;
     let stop = edge.stop.clone();
     let first_head = CancellationToken::new();
     let came = first_head.clone();
@@ -337,7 +352,7 @@ async fn dispatch(
         Route::Live => Ok(health::live()),
         Route::Ready => Ok(health::ready(&edge.leaving, &edge.stats)),
         Route::Metrics => {
-            if !edge.metrics_public && !is_local(head, peer) {
+            if !edge.rules().metrics_public && !is_local(head, peer) {
                 edge.authorize(head)?;
             }
             let body = metrics::render(&edge.stats);

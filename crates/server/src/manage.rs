@@ -42,7 +42,7 @@ async fn handle(
     }
     edge.authorize(head)?;
     if head.method() == Method::GET {
-        return Ok(json(&*edge.templates.lock().await));
+        return Ok(json(edge.layers.lock().await.templates()));
     }
     let document = body.read(head.headers(), SETTINGS_BYTES_MAX, &edge.bodies).await?;
     let document: TemplatesDocument = serde_json::from_slice(&document)
@@ -62,12 +62,12 @@ async fn replace(
     templates: Templates,
 ) -> Result<Answer, ApiError> {
     // Held to the end, so that what is stored last is what holds.
-    let mut current = edge.templates.lock().await;
+    let mut layers = edge.layers.lock().await;
     edge.store.set_templates(document.clone()).await?;
-    *current = document;
-    tracing::info!(templates = current.templates.len(), "upstream templates were replaced");
-    edge.apply(templates).await?;
-    Ok(json(&current))
+    tracing::info!(templates = document.templates.len(), "upstream templates were replaced");
+    layers.set_templates(document, templates);
+    edge.apply(&layers).await?;
+    Ok(json(layers.templates()))
 }
 
 fn preflight() -> Answer {

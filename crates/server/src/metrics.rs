@@ -48,7 +48,7 @@ impl Kind {
 }
 
 /// What the runtime records by macros, where it happens: name, type, unit, meaning.
-const RECORDED: [(&str, Kind, Unit, &str); 10] = [
+const RECORDED: [(&str, Kind, Unit, &str); 11] = [
     (
         "hookwire_handshakes_total",
         Kind::Counter,
@@ -108,6 +108,12 @@ const RECORDED: [(&str, Kind, Unit, &str); 10] = [
         Kind::Counter,
         Unit::Count,
         "Copies of events for listeners by result.",
+    ),
+    (
+        "hookwire_configuration_reloads_total",
+        Kind::Counter,
+        Unit::Count,
+        "Times that the configuration was read again, by result.",
     ),
 ];
 

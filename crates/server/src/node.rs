@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use hookwire_hub::{Input, RecoverySettings, Settings};
+use hookwire_hub::Input;
 use hookwire_proto::connection_string::ConnectionString;
-use hookwire_proto::reconnection::ReconnectionKey;
-use hookwire_proto::template::{TemplateError, Templates};
+use hookwire_proto::template::TemplateError;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -21,15 +19,18 @@ use url::Url;
 use crate::auth::IdentityProviders;
 use crate::body::BodyRoom;
 use crate::changes::Changes;
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::file_watch::FileWatch;
 use crate::handshake::HANDSHAKES_MAX;
-use crate::http::{self, Edge, unix_time};
+use crate::http::{self, Edge, Rules, unix_time};
 use crate::metrics::{self, ShardStats};
+use crate::reload::{ReloadError, Reloader, Source};
+use crate::settings::{Configured, Layers};
 use crate::shard::{self, Outgoing, Shard, ShardLimits};
 use crate::shards::{Shards, random};
 use crate::store::{Store, StoreError};
+use crate::swap::Swap;
 use crate::tls::{Tls, TlsError};
 use crate::upstream::Upstream;
 
@@ -74,6 +75,7 @@ pub struct Node {
     calls: TaskTracker,
     /// The shards', and the store's writer.
     threads: Vec<JoinHandle<()>>,
+    reloader: Arc<Reloader>,
 }
 
 impl Node {
@@ -93,10 +95,9 @@ impl Node {
             tokio::task::spawn_blocking(move || Store::open(&data_dir, now))
                 .await
                 .map_err(|error| StartError::System(io::Error::other(error)))??;
-        let stored = restored.templates.is_some();
-        let document = restored.templates.unwrap_or_else(|| config.templates.clone());
-        let templates = Templates::parse(&document).map_err(StartError::Templates)?;
-        if stored {
+        let configured = Configured::of(&config).map_err(StartError::Templates)?;
+        let layers = Layers::new(configured, restored.templates).map_err(StartError::Templates)?;
+        if layers.has_stored_templates() {
             tracing::info!("templates set at run time win over those of the configuration");
         }
         metrics::recorder();
@@ -117,12 +118,7 @@ impl Node {
         let (shared, polls) = shard::mailboxes(count).map_err(StartError::System)?;
         let shards = Shards::new(u32::from_be_bytes(random()), shared.clone());
         let calls = TaskTracker::new();
-        let settings = Arc::new(Settings {
-            templates,
-            hubs: config.hubs.clone(),
-            recovery: recovery(&config.limits),
-            reconnection_key: ReconnectionKey::new(random()),
-        });
+        let settings = Arc::new(layers.settings());
         let mut stats = Vec::with_capacity(count);
         let mut threads = vec![writer];
         for (index, poll) in polls.into_iter().enumerate() {
@@ -145,15 +141,16 @@ impl Node {
         let edge = Arc::new(Edge {
             shards,
             store,
-            keys: config.access_keys.clone(),
             hosts: config.host_names(&bound),
             endpoints: config.endpoints(&bound),
-            identity_providers: IdentityProviders::new(&config.oidc),
-            limits: config.limits,
-            metrics_public: config.metrics_public,
+            rules: Swap::new(Rules {
+                keys: config.access_keys.clone(),
+                identity_providers: IdentityProviders::new(&config.oidc),
+                limits: config.limits,
+                metrics_public: config.metrics_public,
+            }),
             stats,
-            templates: Mutex::new(document),
-            configured: Settings::clone(&settings),
+            layers: Mutex::new(layers),
             changes: Changes::default(),
             bodies: BodyRoom::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
@@ -179,7 +176,26 @@ impl Node {
             edge.tasks.spawn(http::accept(edge.clone(), listener, tls.clone(), room.clone()));
         }
         tracing::info!(shards = count, addresses = ?bound, open_files, "started");
-        Ok(Self { edge, config, bound, upstream, calls, threads })
+        let reloader = Arc::new(Reloader::new(config.clone(), edge.clone(), upstream.clone()));
+        Ok(Self { edge, config, bound, upstream, calls, threads, reloader })
+    }
+
+    /// Puts another configuration in force without dropping a connection. What cannot change at run time stays, and the log says so.
+    ///
+    /// # Errors
+    /// [`ReloadError`].
+    pub async fn reload(&self, config: Config) -> Result<(), ReloadError> {
+        self.reloader.reload(config).await
+    }
+
+    /// Reloads the configuration whenever it changes, and at SIGHUP, until the node shuts down.
+    ///
+    /// # Errors
+    /// The signal cannot be listened for.
+    pub fn follow(&self, source: Source) -> io::Result<()> {
+        let following = self.reloader.clone().follow(source)?;
+        self.edge.tasks.spawn(following);
+        Ok(())
     }
 
     /// Returns the addresses that are listened on, in the order of the configuration, those that speak TLS last.
@@ -210,12 +226,13 @@ impl Node {
     /// Returns whether everything was finished in time.
     pub async fn shutdown(self) -> bool {
         self.edge.leaving.store(true, Ordering::Relaxed);
-        let notice = self.config.limits.shutdown_notice;
+        let limits = self.edge.limits();
+        let notice = limits.shutdown_notice;
         if !notice.is_zero() {
             tracing::info!(?notice, "not ready any more; everything else goes on for now");
             tokio::time::sleep(notice).await;
         }
-        let patience = self.config.limits.shutdown_time_max;
+        let patience = limits.shutdown_time_max;
         let deadline = tokio::time::Instant::now() + patience;
         self.edge.draining.store(true, Ordering::Relaxed);
         self.edge.stop.cancel();
@@ -228,6 +245,7 @@ impl Node {
             self.edge.tasks.wait().await;
             // The store's writer ends with its last user, the call queues with the shards' threads.
             drop(self.edge);
+            drop(self.reloader);
             let threads = self.threads;
             let joined =
                 tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
@@ -276,17 +294,8 @@ fn dispatcher(
     })
 }
 
-fn recovery(limits: &Limits) -> RecoverySettings {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    RecoverySettings {
-        retention_ms: millis(limits.recovery_time),
-        retention_without_status_ms: millis(limits.recovery_time_without_status),
-        messages_max: limits.recovery_messages_max,
-        bytes_max: limits.recovery_bytes_max,
-    }
-}
-
-fn limits(config: &Config) -> ShardLimits {
+/// Returns the shards' part of the limits.
+pub(crate) fn limits(config: &Config) -> ShardLimits {
     let limits = &config.limits;
     ShardLimits {
         message_bytes_max: limits.message_bytes_max,

@@ -61,7 +61,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// The inbox's key among the readiness events; no slot reaches it.
 const WAKE: Token = Token(usize::MAX);
 
-/// The shard's side of the settings that never change.
+/// The limits that a shard holds its sockets to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ShardLimits {
     /// Largest message from a client.
@@ -103,6 +103,8 @@ pub(crate) enum Letter {
     Abandon(ConnectionId),
     /// New settings.
     Settings(Arc<Settings>, oneshot::Sender<()>),
+    /// New limits.
+    Limits(ShardLimits, oneshot::Sender<()>),
     /// Close every connection, take no new ones, and say when every event has been handed out.
     Drain(oneshot::Sender<()>),
     /// End the thread.
@@ -121,6 +123,7 @@ impl Letter {
             | Self::Attach(..)
             | Self::Abandon(_)
             | Self::Settings(..)
+            | Self::Limits(..)
             | Self::Drain(_)
             | Self::Stop => 0,
         }
@@ -429,6 +432,10 @@ impl Shard {
             }
             Letter::Settings(settings, done) => {
                 self.handle(Input::Settings(settings));
+                let _ = done.send(());
+            }
+            Letter::Limits(limits, done) => {
+                self.limits = limits;
                 let _ = done.send(());
             }
             Letter::Drain(done) => {

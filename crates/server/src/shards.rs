@@ -13,7 +13,7 @@ use hookwire_proto::name::ConnectionId;
 use rustls::ServerConnection;
 use tokio::sync::oneshot;
 
-use crate::shard::{Letter, Mailbox, Shared};
+use crate::shard::{Letter, Mailbox, ShardLimits, Shared};
 
 /// How long a question may take; a shard that is slower is in trouble.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -197,11 +197,15 @@ impl Shards {
     /// # Errors
     /// [`NoAnswer`] after [`ANSWER_TIME_MAX`].
     pub async fn apply_settings(&self, settings: &Arc<Settings>) -> Result<(), NoAnswer> {
-        let done = self.push_to_all(|sender| Letter::Settings(settings.clone(), sender));
-        for done in in_time(join_all(done)).await? {
-            done.map_err(|_| NoAnswer)?;
-        }
-        Ok(())
+        all(self.push_to_all(|sender| Letter::Settings(settings.clone(), sender))).await
+    }
+
+    /// Gives every shard new limits; returns when all of them hold.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] after [`ANSWER_TIME_MAX`].
+    pub(crate) async fn apply_limits(&self, limits: ShardLimits) -> Result<(), NoAnswer> {
+        all(self.push_to_all(|sender| Letter::Limits(limits, sender))).await
     }
 
     /// Closes all connections and returns when every one of their events has been handed out, or after `patience`.
@@ -285,6 +289,14 @@ fn join(one: Answer, other: Answer, limit: usize) -> Answer {
         (Answer::TooMany, Answer::Yes) => Answer::TooMany,
         (_, other) => other,
     }
+}
+
+/// Waits until all have answered.
+async fn all(answers: Vec<oneshot::Receiver<()>>) -> Result<(), NoAnswer> {
+    for answer in in_time(join_all(answers)).await? {
+        answer.map_err(|_| NoAnswer)?;
+    }
+    Ok(())
 }
 
 async fn in_time<F: Future>(future: F) -> Result<F::Output, NoAnswer> {

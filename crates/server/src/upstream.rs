@@ -44,6 +44,7 @@ use self::validation::{Validations, Verdict};
 use crate::config::{AddressRange, UpstreamLimits};
 use crate::event_log::{self, Entry, EventLog};
 use crate::http::unix_time;
+use crate::swap::Swap;
 
 /// Upstreams that are remembered; when more are named, those without calls are forgotten.
 const UPSTREAMS_MAX: usize = 1_024;
@@ -65,7 +66,7 @@ struct Inner {
     validations: Validations,
     tokens: Tokens,
     listeners: Listeners,
-    limits: UpstreamLimits,
+    limits: Swap<UpstreamLimits>,
     log: EventLog,
     figures: Figures,
     upstreams: Mutex<Upstreams>,
@@ -243,7 +244,7 @@ impl Upstream {
             validations: Validations::default(),
             tokens: Tokens::default(),
             listeners: Listeners::new(),
-            limits,
+            limits: Swap::new(limits),
             log,
             figures: Figures::default(),
             upstreams: Mutex::default(),
@@ -255,6 +256,13 @@ impl Upstream {
     /// Returns what has been counted.
     pub(crate) fn figures(&self) -> &Figures {
         &self.0.figures
+    }
+
+    /// Calls made from now on are signed with these keys and have these times. How many may be under way stays as it was for upstreams
+    /// that have been called.
+    pub(crate) fn set(&self, limits: UpstreamLimits, keys: Vec<AccessKey>) {
+        self.0.limits.set(limits);
+        self.0.requests.set_keys(keys);
     }
 
     /// The clients are going: from now on nobody waits for an answer, except to a connect event. What has passed, or passes later, is
@@ -374,7 +382,7 @@ impl Upstream {
         if !self.0.http.may_call(target) {
             return Err(CallError::RefusedAddress);
         }
-        let limits = &self.0.limits;
+        let limits = self.0.limits.get();
         let limit = match &call.dialect {
             _ if call.event.is_connect() => limits.connect_time_max,
             Dialect::WebPubSub { handler, .. } => handler.timeout.unwrap_or(limits.time_max),
@@ -551,7 +559,7 @@ impl Upstream {
     ) -> Result<UpstreamAnswer, CallError> {
         let url = copy.listener.url.url(&copy.hub, copy.event.name());
         let target = Target::parse(&url).ok_or(CallError::Url)?;
-        let limit = self.0.limits.time_max;
+        let limit = self.0.limits.get().time_max;
         let posting = async {
             self.validate(&copy.listener.url, &copy.hub).await?;
             let request = || self.0.requests.copy(copy, &target, unix_seconds);
@@ -569,7 +577,7 @@ impl Upstream {
         if UPSTREAMS_MAX <= upstreams.named.len() {
             upstreams.named.retain(|_, named| 1 < Arc::strong_count(named));
         }
-        let gate = Gate::new(self.0.limits.calls_in_flight_max);
+        let gate = Gate::new(self.0.limits.get().calls_in_flight_max);
         if upstreams.is_finishing {
             gate.close();
         }

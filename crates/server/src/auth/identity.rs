@@ -121,7 +121,15 @@ enum FetchError {
 impl IdentityProviders {
     /// Returns the providers; none of them is called before a token names it.
     pub(crate) fn new(configured: &[OidcConfig]) -> Self {
+        Self(Vec::new()).reconfigured(configured)
+    }
+
+    /// Returns the providers of another configuration; those that it leaves as they are keep what is known of their keys.
+    pub(crate) fn reconfigured(&self, configured: &[OidcConfig]) -> Self {
         let provider = |config: &OidcConfig| {
+            if let Some(known) = self.0.iter().find(|known| known.config == *config) {
+                return known.clone();
+            }
             let builder = HttpsConnectorBuilder::new().with_webpki_roots();
             let connector = builder.https_or_http().enable_http1().build();
             Arc::new(Provider {

@@ -33,7 +33,7 @@ pub(super) async fn close(edge: &Edge, upgrade: OnUpgrade) {
         let _ = tokio::time::timeout(CLOSE_TIME_MAX, rest).await;
         Ok::<_, String>(())
     };
-    let in_time = tokio::time::timeout(edge.limits.handshake_time_max, goodbye).await;
+    let in_time = tokio::time::timeout(edge.limits().handshake_time_max, goodbye).await;
     if let Ok(Err(error)) = in_time {
         tracing::debug!(error, "a client left before it heard that its connection is gone");
     }

@@ -133,7 +133,7 @@ async fn send(
     let filter = filter.as_deref().map(parse_filter).transpose()?;
     let body_type = BodyType::of(head.headers())?;
     let metadata = metadata(head.headers())?;
-    let limit = edge.limits.rest_body_bytes_max;
+    let limit = edge.limits().rest_body_bytes_max;
     let bytes = body.read(head.headers(), limit, &edge.bodies).await?;
     let content = Content::to(&target, body_type.read(bytes, limit)?, metadata);
     let delivery = Delivery { content, excluded: excluded.into(), filter, ttl_seconds };
@@ -169,7 +169,7 @@ async fn regroup(
             message,
         ));
     }
-    let body = body.read(head.headers(), edge.limits.rest_body_bytes_max, &edge.bodies).await?;
+    let body = body.read(head.headers(), edge.limits().rest_body_bytes_max, &edge.bodies).await?;
     let (groups, filter) = read_regroup_order(&body)?;
     let answer = edge.shards.ask(Command::Regroup { hub, groups, filter, add }).await?;
     if answer == HubAnswer::TooMany { Err(too_many()) } else { Ok(status(StatusCode::OK)) }
@@ -217,7 +217,7 @@ fn generate_token(edge: &Edge, hub: &HubName, order: TokenOrder, head: &Request<
         user: order.user.as_ref().map(UserId::as_str),
         claims,
     };
-    json(&serde_json::json!({ "token": token.sign(&edge.keys[0]) }))
+    json(&serde_json::json!({ "token": token.sign(&edge.rules().keys[0]) }))
 }
 
 async fn list(

@@ -24,7 +24,7 @@ pub(crate) async fn perform(
 ) -> Result<Answer, ApiError> {
     match route {
         Route::Send { hub, target } => {
-            let limit = edge.limits.rest_body_bytes_max;
+            let limit = edge.limits().rest_body_bytes_max;
             let data = body.read(head.headers(), limit, &edge.bodies).await?;
             let content_type =
                 head.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

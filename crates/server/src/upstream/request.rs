@@ -18,11 +18,12 @@ use tokio::sync::oneshot;
 use url::{Position, Url};
 
 use self::cloud_event::CloudEvent;
+use crate::swap::Swap;
 
 /// Makes requests.
 #[derive(Debug)]
 pub(super) struct Requests {
-    keys: Vec<AccessKey>,
+    keys: Swap<Vec<AccessKey>>,
     /// The host by which upstreams know the service.
     origin: String,
     preview_spelling: Spelling,
@@ -95,7 +96,13 @@ impl Requests {
     pub(super) async fn new(keys: Vec<AccessKey>, origin: String) -> io::Result<Self> {
         let preview_spelling = Spelling::of(&preview::NAMES).await?;
         let cloud_event_spelling = Spelling::of(&cloud_event::NAMES).await?;
+        let keys = Swap::new(keys);
         Ok(Self { keys, origin, preview_spelling, cloud_event_spelling })
+    }
+
+    /// Signs with these keys from now on.
+    pub(super) fn set_keys(&self, keys: Vec<AccessKey>) {
+        self.keys.set(keys);
     }
 
     /// Returns the host by which upstreams know the service.
@@ -113,7 +120,8 @@ impl Requests {
     ) -> Request<Full<Bytes>> {
         match &call.dialect {
             Dialect::Preview(context) => {
-                let (headers, body) = preview::write(call, context, target.host(), &self.keys);
+                let (headers, body) =
+                    preview::write(call, context, target.host(), &self.keys.get());
                 self.preview_spelling.post(target, headers, body)
             }
             Dialect::WebPubSub { handler: _, facts } => {
@@ -156,7 +164,7 @@ impl Requests {
         target: &Target,
         authorization: Option<&HeaderValue>,
     ) -> Request<Full<Bytes>> {
-        let (mut headers, body) = event.write(target.host(), &self.origin, &self.keys);
+        let (mut headers, body) = event.write(target.host(), &self.origin, &self.keys.get());
         if let Some(authorization) = authorization {
             headers.0.insert(http::header::AUTHORIZATION, authorization.clone());
         }

@@ -13,6 +13,7 @@ mod http;
 mod node;
 mod oidc;
 mod order;
+mod reload;
 mod rest;
 mod service;
 mod shutdown;

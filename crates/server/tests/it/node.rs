@@ -47,6 +47,11 @@ pub(crate) async fn start(
         };
     }
     change(&mut config);
+    start_from(config, folder).await
+}
+
+/// Starts a node from a whole configuration.
+pub(crate) async fn start_from(config: Config, folder: TempDir) -> TestNode {
     let node = Node::start(config).await.unwrap();
     let address = node.addresses()[0];
     TestNode { node, address, _folder: folder }
@@ -54,6 +59,11 @@ pub(crate) async fn start(
 
 /// Returns a token for a path, signed as the old library does: without the port.
 pub(crate) fn token(path: &str, user: Option<&str>) -> String {
+    signed(path, user, KEYS[1])
+}
+
+/// The same, signed with another key.
+pub(crate) fn signed(path: &str, user: Option<&str>, key: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let token = NewToken {
         audience: &format!("http://localhost{path}"),
@@ -62,7 +72,7 @@ pub(crate) fn token(path: &str, user: Option<&str>) -> String {
         user,
         claims: Map::<String, Value>::new(),
     };
-    token.sign(&AccessKey::parse(KEYS[1]).unwrap())
+    token.sign(&AccessKey::parse(key).unwrap())
 }
 
 impl TestNode {
