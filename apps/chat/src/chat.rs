@@ -1,5 +1,6 @@
 //! What the operations of the protocol do. No state is held here but what makes things faster.
 
+mod attachments;
 mod groups;
 mod memberships;
 mod presence;
@@ -12,13 +13,14 @@ use futures_util::future::{join, try_join};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
 
+use crate::attachments::Attachments;
 use crate::deliveries::{Deliveries, Delivery};
 use crate::dialect::Hub;
 use crate::name::{ConversationId, UserName};
 use crate::refusal::{Chain, Code, Refusal};
 use crate::store::{
-    self, Answer as Stored, Conversation, ConversationChange, Part, Random, Retention, Store,
-    StoreError, UserChange, UserRecord,
+    self, Answer as Stored, Attachment, Conversation, ConversationChange, Part, Random, Retention,
+    Store, StoreError, UserChange, UserRecord,
 };
 use crate::wire::{self, Answer, Operation, Push};
 
@@ -37,7 +39,8 @@ pub(crate) struct Caller {
 /// The chat room on a store and a hub.
 #[derive(Debug)]
 pub(crate) struct Chat {
-    store: Store,
+    store: Arc<Store>,
+    attachments: Arc<Attachments>,
     hub: Hub,
     deliveries: Deliveries,
     random: Random,
@@ -47,17 +50,21 @@ impl Chat {
     pub(crate) fn new(
         objects: Arc<dyn object_store::ObjectStore>,
         hub: Hub,
+        attachments: Attachments,
         random: &Random,
     ) -> Self {
         let deliveries = Deliveries::new(hub.clone());
-        let pushes = deliveries.clone();
+        let attachments = Arc::new(attachments);
+        let (pushes, shown) = (deliveries.clone(), Arc::clone(&attachments));
         let committed = move |conversation: &Conversation, answer: &Stored| {
             if let Stored::Stands(seq, message) = answer {
-                push_message(&pushes, conversation, *seq, message.clone());
+                let message =
+                    shown.show(&conversation.id, *seq, message.clone(), SystemTime::now());
+                push_message(&pushes, &message);
             }
         };
         let store = Store::new(objects, Retention::default(), random, Box::new(committed));
-        Self { store, hub, deliveries, random: random.clone() }
+        Self { store: Arc::new(store), attachments, hub, deliveries, random: random.clone() }
     }
 
     /// Carries out what a connection asks for at `now`.
@@ -88,9 +95,15 @@ impl Chat {
                 };
                 self.open(user, &parse_id(&conversation)?, part, limit).await
             }
-            Operation::Send { conversation, key, text } => {
-                let message = parse_message(user, key, text, now)?;
-                self.send(user, &parse_id(&conversation)?, message).await
+            Operation::Send { conversation, key, text, attachments } => {
+                let id = parse_id(&conversation)?;
+                let receipts = attachments.unwrap_or_default();
+                let attachments = self.attachments.redeem(user, &id.to_string(), &receipts)?;
+                let message = parse_message(user, key, text, attachments, now)?;
+                self.send(user, &id, message).await
+            }
+            Operation::Attach { conversation, name, size } => {
+                self.attach(user, &parse_id(&conversation)?, name, size, now).await
             }
             Operation::Read { conversation, seq } => {
                 self.read(user, &parse_id(&conversation)?, seq).await
@@ -118,6 +131,7 @@ impl Chat {
             tracing::warn!("changes were not stored before the shutdown");
         }
         self.deliveries.close(DELIVER_TIME_MAX).await;
+        self.attachments.close().await;
     }
 
     async fn hello(&self, caller: &Caller) -> Result<Answer, Refusal> {
@@ -209,7 +223,7 @@ impl Chat {
         let messages = page
             .messages
             .into_iter()
-            .map(|(seq, message)| wire::Message::new(&conversation.id, seq, message))
+            .map(|(seq, message)| self.shown(&conversation.id, seq, message))
             .collect();
         Ok(Answer::Page { messages, more: page.more })
     }
@@ -223,6 +237,7 @@ impl Chat {
         if let ConversationId::Direct(..) = id {
             self.enter_direct(user, id).await?;
         }
+        self.keep(id, &message.attachments).await?;
         let change = ConversationChange::Append(message);
         let (seq, message) = match self.store.change_conversation(id, change).await? {
             Stored::Stands(seq, message) => (seq, message),
@@ -230,7 +245,7 @@ impl Chat {
             Stored::Members(_) => unreachable!("a message is answered by a message"),
         };
         self.store.mark_read_later(user, id, seq);
-        Ok(Answer::Message { message: wire::Message::new(&id.to_string(), seq, message) })
+        Ok(Answer::Message { message: self.shown(&id.to_string(), seq, message) })
     }
 
     async fn sealed_message(
@@ -324,14 +339,9 @@ impl Chat {
 }
 
 /// Pushes a message to everybody who may read it.
-fn push_message(
-    deliveries: &Deliveries,
-    conversation: &Conversation,
-    seq: u64,
-    message: store::Message,
-) {
-    let id = &conversation.id;
-    let text = Push::Message { message: &wire::Message::new(id, seq, message) }.to_json();
+fn push_message(deliveries: &Deliveries, message: &wire::Message) {
+    let id = &message.conversation;
+    let text = Push::Message { message }.to_json();
     match ConversationId::parse(id) {
         Some(ConversationId::Public) => deliveries.push(id, Delivery::Everybody(text)),
         Some(ConversationId::Direct(a, b)) => {
@@ -385,6 +395,7 @@ fn parse_message(
     user: &UserName,
     key: String,
     text: String,
+    attachments: Vec<Attachment>,
     now: SystemTime,
 ) -> Result<store::Message, Refusal> {
     if key.is_empty() {
@@ -394,7 +405,7 @@ fn parse_message(
         let fault = format!("A key has at most {KEY_CHARACTERS_MAX} characters.");
         return Err(Refusal::new(Code::TooLarge, fault));
     }
-    if text.trim().is_empty() {
+    if text.trim().is_empty() && attachments.is_empty() {
         return Err(Refusal::new(Code::Invalid, "A message cannot be empty."));
     }
     if TEXT_CHARACTERS_MAX < text.chars().count() {
@@ -402,7 +413,7 @@ fn parse_message(
         return Err(Refusal::new(Code::TooLarge, fault));
     }
     let time = DateTime::<Utc>::from(now).to_rfc3339_opts(SecondsFormat::Millis, true);
-    Ok(store::Message { user: user.to_string(), key, text, time })
+    Ok(store::Message { user: user.to_string(), key, text, time, attachments })
 }
 
 fn unreadable(error: StoreError) -> Refusal {

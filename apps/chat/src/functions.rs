@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::attachments;
 use crate::chat::{Caller, Chat};
 use crate::dialect::Hub;
 use crate::name::UserName;
@@ -44,6 +45,7 @@ pub(crate) fn router(functions: Arc<Functions>) -> Router {
         .route("/api/index", get(index))
         .route("/api/endpoint", get(endpoint))
         .route("/assets/{*path}", get(asset))
+        .route(attachments::PATH, get(attachment).post(attach))
         .with_state(Arc::clone(&functions))
         .merge(functions.hub.clone().routes(functions))
         .fallback(async || plain(StatusCode::NOT_FOUND, "There is no such function.\n"))
@@ -66,6 +68,23 @@ async fn asset(
     headers: HeaderMap,
 ) -> Response {
     functions.pages.asset(&path, &headers)
+}
+
+async fn attachment(
+    State(functions): State<Arc<Functions>>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let query = Query::parse(query.as_deref().unwrap_or_default());
+    functions.chat.give_attachment(query.get("ticket").unwrap_or_default()).await
+}
+
+async fn attach(
+    State(functions): State<Arc<Functions>>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Response {
+    let query = Query::parse(query.as_deref().unwrap_or_default());
+    functions.chat.take_attachment(query.get("ticket").unwrap_or_default(), body).await
 }
 
 /// Says where the WebSocket is. The URL carries a token when the caller or the configuration asks for it, and when the platform in
@@ -203,7 +222,7 @@ pub(crate) fn refused(status: StatusCode, refusal: &Refusal) -> Response {
     json_answer(status, &json!({ "code": refusal.code, "message": refusal.message }))
 }
 
-fn json_answer(status: StatusCode, value: &impl Serialize) -> Response {
+pub(crate) fn json_answer(status: StatusCode, value: &impl Serialize) -> Response {
     let bytes =
         serde_json::to_vec(value).expect("texts, numbers and lists of them can be written as JSON");
     let mut response = Response::new(Body::from(bytes));
@@ -236,7 +255,7 @@ const TOO_LARGE: &str = "The message is too large.";
 
 #[cfg(test)]
 mod tests {
-    use hookwire_client::Service;
+    use hookwire_client::{ConnectionString, Service};
     use object_store::memory::InMemory;
     use tower::Service as _;
 
@@ -248,8 +267,15 @@ mod tests {
         let line =
             "Endpoint=http://127.0.0.1;Port=1;AccessKey=ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789;";
         let hub = Hub::Preview(Service::new(line, "chat").unwrap());
+        let key = ConnectionString::parse(line).unwrap().access_key().clone();
+        let attachments = attachments::Attachments::new(attachments::Tickets::new(&key), 1);
         let functions = Functions {
-            chat: Chat::new(Arc::new(InMemory::new()), hub.clone(), &Random::new(|| 4)),
+            chat: Chat::new(
+                Arc::new(InMemory::new()),
+                hub.clone(),
+                attachments,
+                &Random::new(|| 4),
+            ),
             pages: Pages::new(hub.endpoint()),
             public: hub.clone(),
             hub,

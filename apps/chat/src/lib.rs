@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod attachments;
 mod chat;
 mod deliveries;
 mod dialect;
@@ -50,6 +51,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use self::attachments::ATTACHMENT_BYTES_MAX;
+use self::attachments::{Attachments, Tickets};
 use self::chat::Chat;
 pub use self::dialect::Dialect;
 use self::dialect::Hub;
@@ -76,6 +79,8 @@ pub struct ChatConfig {
     /// Whether the URL that a page gets always carries a token. Default: `None`, which means in Web PubSub, where hubs let nobody in
     /// without one unless they are told to, and in the preview only if the page asks.
     pub always_with_token: Option<bool>,
+    /// Largest attachment of a message, in bytes. Default: 10 MiB.
+    pub attachment_bytes_max: u64,
 }
 
 impl ChatConfig {
@@ -89,6 +94,7 @@ impl ChatConfig {
             public_endpoint: None,
             verify_signature: true,
             always_with_token: None,
+            attachment_bytes_max: ATTACHMENT_BYTES_MAX,
         }
     }
 }
@@ -116,6 +122,8 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
         Some(endpoint) => ConnectionString::new(endpoint, connection_string.access_key().clone())?,
         None => connection_string.clone(),
     };
+    let tickets = Tickets::new(connection_string.access_key());
+    let attachments = Attachments::new(tickets, config.attachment_bytes_max);
     let options = ServiceOptions { call_timeout: SERVICE_CALL_MAX, ..ServiceOptions::default() };
     let hub = |connection| Hub::new(dialect, connection, hub.clone(), options.clone());
     let (hub, public) = (hub(connection_string)?, hub(public)?);
@@ -124,7 +132,7 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
     getrandom::u64().map_err(|source| ServeError::Randomness { source })?;
     let random = Random::new(|| getrandom::u64().expect("randomness was there at the start"));
     let functions = Arc::new(Functions {
-        chat: Chat::new(objects, hub.clone(), &random),
+        chat: Chat::new(objects, hub.clone(), attachments, &random),
         pages: Pages::new(public.endpoint()),
         hub,
         public,

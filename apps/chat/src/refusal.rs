@@ -48,6 +48,11 @@ impl fmt::Debug for Refusal {
     }
 }
 
+/// Logs a failure of ours that is answered without its cause.
+pub(crate) fn log(error: &(dyn Error + 'static), what: &'static str) {
+    tracing::warn!(error = %Chain(error), "{what}");
+}
+
 /// Shows an error with everything that caused it, on one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'a));
 

@@ -3,6 +3,7 @@
 //! A document is a chain of numbered versions (`chain`); changes are gathered and written by one task per document (`writer`);
 //! messages that are old enough move into segments (`segment`). Any number of processes may use the same storage.
 
+mod attachment;
 mod chain;
 mod conversation;
 mod people;
@@ -13,12 +14,13 @@ mod writer;
 use std::error::Error;
 use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{GetResult, ObjectStore};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::attachment::{Attachment, Uploading, conversation_digest};
 pub(crate) use self::chain::Retention;
 pub(crate) use self::conversation::{
     Answer, Change as ConversationChange, Conversation, MEMBERS_MAX, Message,
@@ -57,6 +59,7 @@ pub(crate) struct Store {
     conversations: Writer<Conversation>,
     users: Writer<UserRecord>,
     people: Writer<People>,
+    random: Random,
 }
 
 /// A part of a conversation's history.
@@ -90,6 +93,7 @@ impl Store {
         let pace = |interval, documents_max| Pace { interval, documents_max, retention };
         let random = || random.clone();
         Self {
+            random: random(),
             conversations: Writer::new(
                 Arc::clone(&objects),
                 pace(CONVERSATION_INTERVAL, CONVERSATIONS_CHANGED_MAX),
@@ -206,6 +210,50 @@ impl Store {
         }
         self.people.change(PEOPLE, user.clone()).await?;
         read().await
+    }
+
+    /// Begins to take a file.
+    pub(crate) fn begin_upload(&self) -> Uploading {
+        Uploading::begin(&self.objects, &self.random)
+    }
+
+    /// Makes sure that the attachments of a message outlast it, before it is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when one was not brought, or too long ago.
+    pub(crate) async fn keep_attachments(
+        &self,
+        id: &ConversationId,
+        attachments: &[Attachment],
+    ) -> Result<(), StoreError> {
+        let folder = conversation_digest(&id.to_string());
+        let keeping =
+            attachments.iter().map(|kept| attachment::keep(&self.objects, &folder, &kept.id));
+        futures_util::future::try_join_all(keeping).await.map(drop)
+    }
+
+    /// Opens an attachment in the folder of a conversation; nothing when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub(crate) async fn attachment(
+        &self,
+        folder: &str,
+        id: &str,
+    ) -> Result<Option<GetResult>, StoreError> {
+        attachment::open(&self.objects, folder, id).await
+    }
+
+    /// Deletes files that were brought longer ago than `age`. Those of messages are elsewhere. Returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for every call.
+    pub(crate) async fn delete_uploads(
+        &self,
+        now: SystemTime,
+        age: Duration,
+    ) -> Result<usize, StoreError> {
+        attachment::sweep(&self.objects, now, age).await
     }
 
     /// Finishes what was begun. Further changes are refused.

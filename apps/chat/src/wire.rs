@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::refusal::{Code, Refusal};
-use crate::store;
 
 /// The WebSocket subprotocol that these frames make up.
 pub(crate) const SUBPROTOCOL: &str = "hookwire.chat.v1";
@@ -15,7 +14,8 @@ pub(crate) const SUBPROTOCOL: &str = "hookwire.chat.v1";
 pub(crate) enum Operation {
     Hello {},
     Open { conversation: String, before: Option<u64>, after: Option<u64>, limit: Option<u64> },
-    Send { conversation: String, key: String, text: String },
+    Send { conversation: String, key: String, text: String, attachments: Option<Vec<String>> },
+    Attach { conversation: String, name: String, size: u64 },
     Read { conversation: String, seq: u64 },
     Direct { user: String },
     Create { title: String, members: Option<Vec<String>> },
@@ -74,6 +74,7 @@ pub(crate) enum Answer {
     Hello { user: String, conversations: Vec<Conversation>, users: Vec<User> },
     Page { messages: Vec<Message>, more: bool },
     Message { message: Message },
+    Upload { upload: String },
     Conversation { conversation: Conversation },
     Nothing {},
 }
@@ -127,15 +128,20 @@ pub(crate) struct Message {
     pub(crate) text: String,
     pub(crate) time: String,
     pub(crate) key: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attachments: Vec<Attachment>,
 }
 
-impl Message {
-    /// Returns a stored message with its place.
-    pub(crate) fn new(conversation: &str, seq: u64, message: store::Message) -> Self {
-        let store::Message { user, key, text, time } = message;
-        let id = format!("{conversation}:{seq}");
-        Self { id, conversation: conversation.to_owned(), seq, user, text, time, key }
-    }
+#[derive(Debug, Serialize)]
+pub(crate) struct Attachment {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// Where it can be read for a while, below the functions.
+    pub(crate) url: String,
 }
 
 /// Largest number in a frame: what every JSON parser keeps exactly (RFC 8259, section 6).

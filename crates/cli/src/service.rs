@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use hookwire_chat::{ChatConfig, Running, Storage};
+use hookwire_chat::{ATTACHMENT_BYTES_MAX, ChatConfig, Storage};
 use hookwire_client::{ClientKind, Service, ServiceClient};
 use hookwire_proto::connection_string::ConnectionString;
 use hookwire_proto::handler::{
@@ -107,6 +107,9 @@ pub(crate) struct ChatArguments {
     /// Where the history is kept: a folder, or s3://…, gs://…, az://… [default: as `AzureWebJobsStorage` says, else ./hookwire-data/chat].
     #[arg(long, value_name = "FOLDER or URL")]
     storage: Option<String>,
+    /// Largest attachment of a message.
+    #[arg(long, default_value_t = ATTACHMENT_BYTES_MAX, value_name = "BYTES")]
+    attachment_bytes_max: u64,
 }
 
 /// Runs the chat room's functions alone until a signal ends them.
@@ -117,8 +120,9 @@ pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result
         which_service(arguments.connection_string, arguments.dialect, variable)?;
     let storage = which_storage(arguments.storage.as_deref(), variable)?;
     let listener = bind(address).await?;
-    let running =
-        start_chat(&connection_string, dialect, &arguments.hub, storage, listener).await?;
+    let mut config = chat_config(&connection_string, dialect, &arguments.hub, storage)?;
+    config.attachment_bytes_max = arguments.attachment_bytes_max;
+    let running = hookwire_chat::serve(config, listener).await?;
     let url = format!("http://{}/", running.address());
     if json {
         announce(&json!({ "chat_url": url }))?;
@@ -171,20 +175,19 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn start_chat(
+fn chat_config(
     connection_string: &str,
     dialect: Dialect,
     hub: &str,
     storage: Storage,
-    listener: TcpListener,
-) -> anyhow::Result<Running> {
+) -> anyhow::Result<ChatConfig> {
     let mut config =
         ChatConfig::new(ConnectionString::parse(connection_string)?, HubName::parse(hub)?, storage);
     config.dialect = match dialect {
         Dialect::Preview => hookwire_chat::Dialect::Preview,
         Dialect::WebPubSub => hookwire_chat::Dialect::WebPubSub,
     };
-    Ok(hookwire_chat::serve(config, listener).await?)
+    Ok(config)
 }
 
 /// Runs the service from its configuration until a signal ends it.
@@ -264,8 +267,8 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     let node = Node::start(config).await?;
     let connection_string = node.connection_string().reveal();
     let storage = Storage::folder(arguments.data.join("chat"));
-    let chat = start_chat(&connection_string, arguments.dialect, &arguments.hub, storage, listener)
-        .await?;
+    let config = chat_config(&connection_string, arguments.dialect, &arguments.hub, storage)?;
+    let chat = hookwire_chat::serve(config, listener).await?;
     let client_url = match arguments.dialect {
         Dialect::Preview => {
             Service::new(&connection_string, &arguments.hub)?.anonymous_client_endpoint(None)

@@ -277,7 +277,10 @@ async fn create(
     }
 }
 
-async fn in_time<T>(path: &Path, call: impl Future<Output = T>) -> Result<T, StoreError> {
+pub(super) async fn in_time<T>(
+    path: &Path,
+    call: impl Future<Output = T>,
+) -> Result<T, StoreError> {
     tokio::time::timeout(STORE_CALL_MAX, call)
         .await
         .map_err(|_| StoreError::Timeout { path: path.to_string(), limit: STORE_CALL_MAX })

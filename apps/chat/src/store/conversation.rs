@@ -9,6 +9,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::attachment::Attachment;
 use super::segment::{self, SEGMENT_MESSAGES};
 use super::writer::{Applied, Document};
 use super::{StoreError, digest};
@@ -38,6 +39,8 @@ pub(crate) struct Message {
     pub(crate) text: String,
     /// RFC 3339, UTC, milliseconds.
     pub(crate) time: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attachments: Vec<Attachment>,
 }
 
 /// What may be done to a conversation.

@@ -1,11 +1,11 @@
 //! The store against weather: other processes, crashes at any step, answers that get lost, files that are not ours.
 
 mod costs;
+mod files;
 mod histories;
 mod weather;
 
 use std::sync::Mutex;
-use std::time::SystemTime;
 
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -51,7 +51,13 @@ fn user(name: &str) -> UserName {
 
 fn message(user: &str, key: &str) -> Message {
     let time = chrono::DateTime::<chrono::Utc>::from(SystemTime::UNIX_EPOCH).to_rfc3339();
-    Message { user: user.into(), key: key.into(), text: format!("{user} says {key}"), time }
+    Message {
+        user: user.into(),
+        key: key.into(),
+        text: format!("{user} says {key}"),
+        time,
+        attachments: Vec::new(),
+    }
 }
 
 async fn send(store: &Store, id: &ConversationId, user: &str, key: &str) -> Result<u64, Refusal> {

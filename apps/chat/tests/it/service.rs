@@ -304,6 +304,10 @@ impl Room {
         Ok(spoiled)
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) async fn close(self) {
         self.chat.shutdown().await;
         self.serving.abort();
