@@ -21,22 +21,28 @@ use crate::route::parameter;
 pub(crate) const ACCESS_TOKEN: &str = "access_token";
 
 impl Edge {
-    /// Makes sure that a request carries a token that a key holder made for its URL.
+    /// Makes sure that a request carries a token that a key holder made for its URL, or is one of the console's page.
     ///
     /// # Errors
     /// 401.
     pub(crate) fn authorize(&self, head: &Request<()>) -> Result<(), ApiError> {
+        if self.is_from_console(head.headers()) {
+            return self.session(head.headers()).map(drop);
+        }
         let token = bearer(head.headers())?
             .ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
         self.check(token, head.uri().path()).map(drop).map_err(|error| refused(&error))
     }
 
     /// Makes sure that a caller of the REST API of Web PubSub, or of the lists, may do what the request asks for: by a token that a key
-    /// holder made for its URL, or by one of an identity provider that gives its holder a role.
+    /// holder made for its URL, by one of an identity provider that gives its holder a role, or by a session of the console.
     ///
     /// # Errors
     /// 401 without a valid token, 403 without a role that suffices, 503 while the keys of the provider cannot be fetched.
     pub(crate) async fn authorize_caller(&self, head: &Request<()>) -> Result<(), ApiError> {
+        if self.is_from_console(head.headers()) {
+            return self.session(head.headers()).map(drop);
+        }
         let token = bearer(head.headers())?
             .ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
         let rules = self.rules();
@@ -93,7 +99,7 @@ impl Edge {
         claims.map(Some).map_err(|error| refused(&error))
     }
 
-    fn check(&self, token: &str, path: &str) -> Result<Claims, TokenError> {
+    pub(crate) fn check(&self, token: &str, path: &str) -> Result<Claims, TokenError> {
         let audience = Audience { hosts: &self.hosts, path };
         token::check(token, unix_time().as_secs(), &self.rules().keys, &audience)
     }

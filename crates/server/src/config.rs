@@ -60,6 +60,8 @@ pub struct Config {
     pub refused_addresses: Vec<AddressRange>,
     /// Whether `/metrics` answers everybody.
     pub metrics_public: bool,
+    /// Whether the console is served.
+    pub console: bool,
     /// Sends each client message back instead of to an upstream: for load tests and conformance suites; not in the file.
     pub echo: bool,
 }
@@ -133,6 +135,7 @@ impl Config {
             oidc: Vec::new(),
             refused_addresses: AddressRange::metadata_services(),
             metrics_public: false,
+            console: true,
             echo: false,
         }
     }
@@ -191,6 +194,7 @@ impl Config {
             .section("upstream", faults)
             .map_or_else(UpstreamPart::default, |part| UpstreamPart::read(part, faults));
         let oidc = OidcConfig::read_all(&mut root, faults);
+        let console = root.flag("console", faults).unwrap_or(true);
         let mut metrics_public = false;
         if let Some(mut metrics) = root.section("metrics", faults) {
             metrics_public = metrics.flag("public", faults).unwrap_or(false);
@@ -212,6 +216,7 @@ impl Config {
             oidc,
             refused_addresses: upstream.refused_addresses,
             metrics_public,
+            console,
             echo: false,
         }
     }

@@ -29,6 +29,7 @@ use crate::auth::IdentityProviders;
 use crate::body::{BodyRoom, RequestBody};
 use crate::changes::Changes;
 use crate::config::Limits;
+use crate::console::Console;
 use crate::event_log::{EventLog, LiveBody};
 use crate::metrics::{self, ShardStats};
 use crate::route::admin::Inquiry;
@@ -39,7 +40,7 @@ use crate::store::Store;
 use crate::swap::Swap;
 use crate::tls::Tls;
 use crate::upstream::Upstream;
-use crate::{handshake, health, manage, refusals, rest};
+use crate::{console, handshake, health, manage, refusals, rest};
 
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -62,6 +63,14 @@ pub(crate) struct Rules {
     pub(crate) identity_providers: IdentityProviders,
     pub(crate) limits: Limits,
     pub(crate) metrics_public: bool,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) peer: SocketAddr,
+    /// It came over TLS, not through a proxy that ended that.
+    pub(crate) by_tls: bool,
 }
 
 /// What every request may need.
@@ -88,6 +97,8 @@ pub(crate) struct Edge {
     /// What became of calls, and who was refused.
     pub(crate) log: EventLog,
     pub(crate) upstream: Upstream,
+    /// The console; absent: it is not served.
+    pub(crate) console: Option<Console>,
     /// When the node started.
     pub(crate) started: Instant,
     /// The same, since 1970.
@@ -214,10 +225,11 @@ where
     let stop = edge.stop.clone();
     let first_head = CancellationToken::new();
     let came = first_head.clone();
+    let caller = Caller { peer, by_tls: deadline.is_some() };
     let service = service_fn(move |request| {
         came.cancel();
         let edge = edge.clone();
-        async move { Ok::<_, Infallible>(answer(edge, request, peer).await) }
+        async move { Ok::<_, Infallible>(answer(edge, request, caller).await) }
     });
     // The time for a head starts when the connection does, and again after each answer.
     let connection = hyper::server::conn::http1::Builder::new()
@@ -269,7 +281,7 @@ type AnswerBody = Either<Full<Bytes>, LiveBody>;
 async fn answer(
     edge: Arc<Edge>,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    caller: Caller,
 ) -> Response<AnswerBody> {
     let begin = Instant::now();
     let (mut head, mut body) = RequestBody::take(request);
@@ -286,7 +298,7 @@ async fn answer(
                 Err(error) => Err(error),
             }
         }
-        Ok(route) => dispatch(&edge, route, &mut head, &mut body, peer).await,
+        Ok(route) => dispatch(&edge, route, &mut head, &mut body, caller).await,
         Err(error) => Err(error),
     };
     let mut answer = result.unwrap_or_else(ApiError::into_answer);
@@ -326,8 +338,9 @@ async fn dispatch(
     route: Route,
     head: &mut Request<()>,
     body: &mut RequestBody,
-    peer: SocketAddr,
+    caller: Caller,
 ) -> Result<Answer, ApiError> {
+    let peer = caller.peer;
     if edge.is_draining() && !matches!(route, Route::Settings | Route::Live | Route::Ready) {
         return Err(ApiError::shutting_down());
     }
@@ -347,6 +360,7 @@ async fn dispatch(
         }
         Route::DataPlane(call) => Ok(rest::data_plane(edge, call, head, body).await),
         Route::Admin(inquiry) => rest::admin(edge, inquiry, head).await,
+        Route::Console(route) => console::answer(edge, route, head, body, caller).await,
         Route::Description => Ok(rest::description()),
         Route::Health => Ok(text(StatusCode::OK, "text/plain", "healthy\n")),
         Route::Live => Ok(health::live()),

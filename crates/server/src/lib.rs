@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod changes;
 pub mod config;
+mod console;
 mod event_log;
 pub mod file_watch;
 #[cfg(any(test, fuzzing))]
@@ -26,5 +27,6 @@ mod shard;
 pub mod shards;
 pub mod store;
 mod swap;
+mod time;
 pub mod tls;
 mod upstream;

@@ -20,6 +20,7 @@ use crate::auth::IdentityProviders;
 use crate::body::BodyRoom;
 use crate::changes::Changes;
 use crate::config::Config;
+use crate::console::Console;
 use crate::event_log::EventLog;
 use crate::file_watch::FileWatch;
 use crate::handshake::HANDSHAKES_MAX;
@@ -102,15 +103,7 @@ impl Node {
         }
         metrics::recorder();
         let log = EventLog::new(config.limits.event_log_entries);
-        let upstream = Upstream::new(
-            config.upstream,
-            config.refused_addresses.clone(),
-            config.access_keys.clone(),
-            config.endpoints(&bound)[0].host_str().unwrap_or_default().to_owned(),
-            log.clone(),
-        )
-        .await
-        .map_err(StartError::System)?;
+        let upstream = upstream(&config, &bound, log.clone()).await?;
         let count = match config.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -156,6 +149,7 @@ impl Node {
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             leaving: AtomicBool::new(false),
             log,
+            console: config.console.then(|| Console::new(&config.endpoints(&bound))),
             upstream: upstream.clone(),
             started: tokio::time::Instant::now(),
             started_at: unix_time(),
@@ -258,6 +252,17 @@ impl Node {
         tracing::info!(drained, finished, "stopped");
         drained && finished
     }
+}
+
+async fn upstream(
+    config: &Config,
+    bound: &[SocketAddr],
+    log: EventLog,
+) -> Result<Upstream, StartError> {
+    let origin = config.endpoints(bound)[0].host_str().unwrap_or_default().to_owned();
+    let (keys, refused) = (config.access_keys.clone(), config.refused_addresses.clone());
+    let upstream = Upstream::new(config.upstream, refused, keys, origin, log).await;
+    upstream.map_err(StartError::System)
 }
 
 /// Returns what a shard calls to have an upstream called. The queue behind it has no limit of its own: a shard has at most one call

@@ -227,6 +227,7 @@ fn keep_fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
     keep("public_endpoints", running.public_endpoints != new.public_endpoints);
     keep("data_dir", running.data_dir != new.data_dir);
     keep("shards", running.shards != new.shards);
+    keep("console", running.console != new.console);
     keep(
         "limits.event_log_entries",
         running.limits.event_log_entries != new.limits.event_log_entries,
@@ -241,6 +242,7 @@ fn keep_fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
     new.public_endpoints.clone_from(&running.public_endpoints);
     new.data_dir.clone_from(&running.data_dir);
     new.shards = running.shards;
+    new.console = running.console;
     new.limits.event_log_entries = running.limits.event_log_entries;
     new.refused_addresses.clone_from(&running.refused_addresses);
     new.upstream.calls_in_flight_max = running.upstream.calls_in_flight_max;

@@ -17,6 +17,7 @@ use url::form_urlencoded;
 
 use self::query::Query;
 use crate::api_error::ApiError;
+use crate::console::ConsoleRoute;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) enum Route {
     LeaveAsUser { hub: HubName, user: UserId, group: Option<GroupName> },
     /// The settings API.
     Settings,
+    /// The console's page, and its sessions.
+    Console(ConsoleRoute),
     /// Is the service healthy?
     Health,
     /// Does the process live?
@@ -74,6 +77,7 @@ impl Route {
             Self::Admin(inquiry) => inquiry.hub(),
             Self::Description
             | Self::Settings
+            | Self::Console(_)
             | Self::Health
             | Self::Live
             | Self::Ready
@@ -96,6 +100,7 @@ impl Route {
                 "user_group"
             }
             Self::Settings => "settings",
+            Self::Console(_) => "console",
             Self::Health | Self::Live | Self::Ready => "health",
             Self::Metrics => "metrics",
         }
@@ -131,6 +136,7 @@ fn read(method: &Method, uri: &Uri) -> Result<Route, ApiError> {
         }
         ["api", "openapi.json"] => only(method, "GET", &[Method::GET], Route::Description),
         ["admin", "v1", rest @ ..] => admin::parse(method, rest, query).map(Route::Admin),
+        ["console", rest @ ..] => ConsoleRoute::parse(method, rest).map(Route::Console),
         ["manage", "v1", "ws", "upstream"] => Ok(Route::Settings),
         ["api", "v1", "health"] | ["api", "health"] => {
             only(method, "GET, HEAD", &[Method::GET, Method::HEAD], Route::Health)

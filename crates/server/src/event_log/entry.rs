@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat};
 use hookwire_proto::name::{ConnectionId, HubName, UserId};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::millis;
 use crate::http::unix_time;
+use crate::time::rfc3339;
 
 /// Longest URL, in bytes; what is longer is cut.
 const URL_BYTES_MAX: usize = 512;
@@ -206,11 +206,9 @@ fn cut(text: &str, bytes_max: usize) -> Box<str> {
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entry = &self.entry;
-        let time = i64::try_from(entry.time.as_millis()).ok();
-        let time = time.and_then(DateTime::from_timestamp_millis).unwrap_or_default();
         let mut object = serializer.serialize_struct("Event", 15)?;
         object.serialize_field("id", &self.id)?;
-        object.serialize_field("time", &time.to_rfc3339_opts(SecondsFormat::Millis, true))?;
+        object.serialize_field("time", &rfc3339(entry.time))?;
         object.serialize_field("hub", &entry.hub.as_ref().map(HubName::as_str))?;
         object.serialize_field("dialect", &entry.dialect.map(Dialect::as_str))?;
         let connection = entry.connection.map(|connection| connection.to_string());

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chrono::{DateTime, SecondsFormat};
 use hookwire_hub::{Answer as HubAnswer, Command, NameList};
 use serde_json::{Value, json};
 use url::Url;
@@ -10,6 +9,7 @@ use url::Url;
 use crate::api_error::ApiError;
 use crate::event_log::Dialect;
 use crate::http::{Edge, unix_time};
+use crate::time::rfc3339;
 
 /// Hubs that are counted; more are told as so many.
 const HUBS_COUNTED_MAX: usize = 10_000;
@@ -60,10 +60,4 @@ pub(super) async fn overview(edge: &Edge) -> Result<Value, ApiError> {
         "queueBytes": sum(|shard| shard.queue_bytes),
         "shards": shards.iter().map(each).collect::<Vec<_>>(),
     }))
-}
-
-fn rfc3339(time: std::time::Duration) -> String {
-    let millis = i64::try_from(time.as_millis()).ok();
-    let time = millis.and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

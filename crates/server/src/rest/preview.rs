@@ -81,6 +81,7 @@ pub(crate) async fn perform(
         | Route::Admin(_)
         | Route::Description
         | Route::Settings
+        | Route::Console(_)
         | Route::Health
         | Route::Live
         | Route::Ready

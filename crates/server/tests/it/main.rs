@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod cloud_events;
+mod console;
 mod crowds;
 mod data_plane;
 mod events;
