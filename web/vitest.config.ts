@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
-  test: { include: ['chat/src/**/*.test.ts'], environment: 'node' },
+  test: { include: ['chat/src/**/*.test.ts', 'console/src/**/*.test.ts'], environment: 'node' },
 })

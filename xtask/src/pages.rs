@@ -32,14 +32,18 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<()> {
     let web = workspace.folder("web")?;
     let stamp_file = workspace.target.join("xtask/pages.stamp");
     let stamp = stamp(&web)?;
-    let built = web.join("dist/chat/index.html");
-    if built.is_file() && fs::read_to_string(&stamp_file).is_ok_and(|last| last == stamp) {
+    let built = PAGES.map(|page| web.join("dist").join(page).join("index.html"));
+    if built.iter().all(|page| page.is_file())
+        && fs::read_to_string(&stamp_file).is_ok_and(|last| last == stamp)
+    {
         println!("The pages are up to date.");
         return Ok(());
     }
     tools::packages(&web)?;
     tools::npm(&web, &["run", "build"]).run()?;
-    anyhow::ensure!(built.is_file(), "the build of the pages wrote no {}", built.display());
+    for page in built {
+        anyhow::ensure!(page.is_file(), "the build of the pages wrote no {}", page.display());
+    }
     fs::create_dir_all(workspace.target.join("xtask"))?;
     fs::write(&stamp_file, stamp)
         .with_context(|| format!("could not write {}", stamp_file.display()))
@@ -72,6 +76,9 @@ fn read(folder: &Path, contents: &mut BTreeMap<String, Vec<u8>>) -> anyhow::Resu
     }
     Ok(())
 }
+
+/// The pages, by the names of their folders.
+const PAGES: [&str; 2] = ["chat", "console"];
 
 /// Folders of `web` whose content does not change the pages.
 const NOT_A_SOURCE: [&str; 3] = ["node_modules", "dist", "e2e"];

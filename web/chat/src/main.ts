@@ -1,5 +1,5 @@
 import { createApp } from 'vue'
-import './styles/base.css'
+import '../../shared/styles/base.css'
 import App from './App.vue'
 
 createApp(App).mount('#app')

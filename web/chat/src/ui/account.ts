@@ -3,7 +3,7 @@
  * every tab of that name.
  */
 
-import { read, write } from './browser'
+import { read, write } from '../../../shared/storage'
 
 const NAME = 'hookwire.chat.name'
 

@@ -1,5 +1,6 @@
 /** The chat's outside world in a browser. */
 
+import { read, write } from '../../../shared/storage'
 import type { ChatEnvironment } from '../client/chat'
 import type { Socket } from '../client/connection'
 import { parseEndpoint } from '../client/wire'
@@ -32,28 +33,5 @@ export function keptInTab(key: string): { load(): string | null; save(text: stri
   return {
     load: () => read(sessionStorage, key),
     save: (text) => write(sessionStorage, key, text),
-  }
-}
-
-/** Reads from a storage that the browser may deny. */
-export function read(storage: Storage, key: string): string | null {
-  try {
-    return storage.getItem(key)
-  } catch (error) {
-    console.warn('The browser does not let the page read its storage.', error)
-    return null
-  }
-}
-
-/** Writes to a storage that the browser may deny or that may be full; `null` removes. */
-export function write(storage: Storage, key: string, value: string | null): void {
-  try {
-    if (value === null) {
-      storage.removeItem(key)
-    } else {
-      storage.setItem(key, value)
-    }
-  } catch (error) {
-    console.warn('The browser does not let the page write to its storage.', error)
   }
 }

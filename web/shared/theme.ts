@@ -1,7 +1,7 @@
 /** Light or dark: what the system says, unless somebody chose. The choice is remembered and shared by all tabs. */
 
 import { ref, watch } from 'vue'
-import { read, write } from './browser'
+import { read, write } from './storage'
 
 export type Theme = 'system' | 'light' | 'dark'
 
