@@ -12,7 +12,10 @@ const RETRY_MS_MIN = 500
 const RETRY_MS_MAX = 15_000
 
 export interface FollowListener {
-  entries(entries: readonly EventEntry[]): void
+  /** These are the newest of all; nothing is known of what was told before. */
+  begin(entries: readonly EventEntry[]): void
+  /** One more. */
+  entry(entry: EventEntry): void
   /** So many entries were not told, since the page was too slow or away for too long. */
   missed(count: number): void
   /** `undefined`: the stream is open; otherwise why it is not. */
@@ -30,7 +33,7 @@ export async function follow(filter: EventFilter, listener: FollowListener, sign
         if (signal.aborted) {
           return
         }
-        listener.entries(entries)
+        listener.begin(entries)
         last = entries.at(-1)?.id ?? 0
       }
       const stream = await openEvents(filter, last, signal)
@@ -45,7 +48,7 @@ export async function follow(filter: EventFilter, listener: FollowListener, sign
         } else if (type === 'message') {
           const entry = readEvent(JSON.parse(data))
           last = entry.id
-          listener.entries([entry])
+          listener.entry(entry)
         }
       })
     } catch (error) {
@@ -53,6 +56,8 @@ export async function follow(filter: EventFilter, listener: FollowListener, sign
         return
       }
       listener.state(sentence(error))
+      // The service may have been started anew, and count from the beginning.
+      last = undefined
     }
     await sleep(pause, signal)
     pause = Math.min(2 * pause, RETRY_MS_MAX)
