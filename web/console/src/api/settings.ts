@@ -76,8 +76,8 @@ export async function validate(draft: Properties, signal: AbortSignal): Promise<
   return list(object(await answer.json(), 'the answer').faults, 'faults').filter(isFault)
 }
 
-export async function match(question: Question, draft: Draft): Promise<Match> {
-  const answer = object(await (await call('POST', '/admin/v1/match', { json: { ...question, draft } })).json(), 'the answer')
+export async function match(question: Question, draft: Draft, signal: AbortSignal): Promise<Match> {
+  const answer = object(await (await call('POST', '/admin/v1/match', { json: { ...question, draft }, signal })).json(), 'the answer')
   const index = optional(number, answer.index, 'index')
   return index === undefined
     ? { index, reason: optional(text, answer.reason, 'reason') ?? 'Nobody would get it.' }
