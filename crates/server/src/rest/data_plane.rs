@@ -201,6 +201,7 @@ fn generate_token(edge: &Edge, hub: &HubName, order: TokenOrder, head: &Request<
         ClientKind::Default => "client",
         ClientKind::Mqtt => "clients/mqtt",
         ClientKind::SocketIo => "clients/socketio",
+        ClientKind::Preview => "ws/client",
     };
     let mut claims = Map::new();
     if !order.roles.is_empty() {

@@ -151,6 +151,8 @@ pub(crate) enum ClientKind {
     Default,
     Mqtt,
     SocketIo,
+    /// A client of the preview's endpoint. Ours: there its tokens were made by hand.
+    Preview,
 }
 
 /// Which part of a list is asked for.
@@ -331,8 +333,9 @@ fn generate_token(query: &Query) -> Result<Operation, ApiError> {
         None | Some("" | "default") => ClientKind::Default,
         Some("mqtt") => ClientKind::Mqtt,
         Some("socketio") => ClientKind::SocketIo,
+        Some("preview") => ClientKind::Preview,
         Some(_) => {
-            let message = "the clientType must be Default, MQTT or SocketIO";
+            let message = "the clientType must be Default, MQTT, SocketIO or Preview";
             return Err(ApiError::bad_request(message).about("clientType"));
         }
     };

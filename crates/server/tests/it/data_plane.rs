@@ -381,6 +381,7 @@ async fn a_generated_token_opens_the_door_that_it_was_made_for() {
         ("default", "/client/hubs/chat"),
         ("MQTT", "/clients/mqtt/hubs/chat"),
         ("SocketIO", "/clients/socketio/hubs/chat"),
+        ("Preview", "/ws/client/hubs/chat"),
     ] {
         let (_, answer) =
             node.signed("POST", &format!("{path}?clientType={client_type}"), "", b"").await;
