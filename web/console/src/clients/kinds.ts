@@ -60,9 +60,10 @@ export function clientUrl(page: Location, kind: ClientKind, hub: string, query: 
   const pairs = new URLSearchParams(query)
   const place = `${scheme}//${page.host}${kind.endpoint}/hubs/${encodeURIComponent(hub)}`
   const url = () => (pairs.size === 0 ? place : `${place}?${pairs}`)
-  const shown = url()
   if (token !== undefined) {
     pairs.set('access_token', token)
   }
-  return { shown, full: url() }
+  const full = url()
+  pairs.delete('access_token')
+  return { shown: url(), full }
 }

@@ -25,14 +25,12 @@ describe('frames of the JSON subprotocols', () => {
 })
 
 describe('bytes in hexadecimal', () => {
-  it('stand in rows of sixteen, with their characters', () => {
-    const bytes = Uint8Array.from({ length: 18 }, (_, index) => 0x5a + index)
-    expect(hexDump(bytes, 100)).toBe(
-      '0000  5a 5b 5c 5d 5e 5f 60 61 62 63 64 65 66 67 68 69  Z[\\]^_`abcdefghi\n0010  6a 6b                                            jk',
-    )
+  it('stand in rows of eight, with their characters', () => {
+    const bytes = Uint8Array.from({ length: 10 }, (_, index) => 0x5a + index)
+    expect(hexDump(bytes, 100)).toBe('0000  5a 5b 5c 5d 5e 5f 60 61  Z[\\]^_`a\n0008  62 63                    bc')
   })
 
   it('are cut where there are too many', () => {
-    expect(hexDump(new Uint8Array(40), 16).split('\n')).toEqual([`0000  ${'00 '.repeat(16).trim()}  ${'·'.repeat(16)}`, '… and 24 bytes more'])
+    expect(hexDump(new Uint8Array(40), 8).split('\n')).toEqual([`0000  ${'00 '.repeat(8).trim()}  ${'·'.repeat(8)}`, '… and 32 bytes more'])
   })
 })

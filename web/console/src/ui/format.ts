@@ -13,14 +13,14 @@ export function short(value: number): string {
   return SHORT.format(value)
 }
 
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
 
 /** Returns a size in the unit that suits it. */
 export function bytes(value: number): string {
   let unit = 0
   let size = value
-  while (1_024 <= size && unit < UNITS.length - 1) {
-    size /= 1_024
+  while (1_000 <= size && unit < UNITS.length - 1) {
+    size /= 1_000
     unit += 1
   }
   return `${short(size)} ${UNITS[unit]}`
