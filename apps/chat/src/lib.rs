@@ -43,11 +43,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookwire_client::{
-    ConnectionString, ConnectionStringError, HubName, ServiceOptions, SetupError,
+    ConnectionString, ConnectionStringError, HubName, ServiceOptions, SetupError, Trust,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -81,6 +82,10 @@ pub struct ChatConfig {
     pub always_with_token: Option<bool>,
     /// Largest attachment of a message, in bytes. Default: 10 MiB.
     pub attachment_bytes_max: u64,
+    /// Whom to believe that the service is who it says it is. Default: the public authorities.
+    pub trust: Trust,
+    /// Has functions and page speak TLS, and nothing else. Default: `None`.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl ChatConfig {
@@ -95,6 +100,8 @@ impl ChatConfig {
             verify_signature: true,
             always_with_token: None,
             attachment_bytes_max: ATTACHMENT_BYTES_MAX,
+            trust: Trust::default(),
+            tls: None,
         }
     }
 }
@@ -116,7 +123,9 @@ pub struct Running {
 /// # Panics
 /// When the system that gave randomness at the start gives none later.
 pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running, ServeError> {
-    let ChatConfig { connection_string, dialect, hub, storage, public_endpoint, .. } = config;
+    let ChatConfig {
+        connection_string, dialect, hub, storage, public_endpoint, trust, tls, ..
+    } = config;
     let address = listener.local_addr().map_err(|source| ServeError::Listener { source })?;
     let public = match public_endpoint {
         Some(endpoint) => ConnectionString::new(endpoint, connection_string.access_key().clone())?,
@@ -124,7 +133,8 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
     };
     let tickets = Tickets::new(connection_string.access_key());
     let attachments = Attachments::new(tickets, config.attachment_bytes_max);
-    let options = ServiceOptions { call_timeout: SERVICE_CALL_MAX, ..ServiceOptions::default() };
+    let options =
+        ServiceOptions { call_timeout: SERVICE_CALL_MAX, trust, ..ServiceOptions::default() };
     let hub = |connection| Hub::new(dialect, connection, hub.clone(), options.clone());
     let (hub, public) = (hub(connection_string)?, hub(public)?);
     let objects = storage.open().await?;
@@ -142,7 +152,8 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
     });
     let stop = CancellationToken::new();
     let router = functions::router(Arc::clone(&functions));
-    let serving = tokio::spawn(server::serve(listener, router, stop.clone()));
+    let serving =
+        tokio::spawn(server::serve(listener, tls.map(TlsAcceptor::from), router, stop.clone()));
     tracing::info!(%address, "the chat is served");
     Ok(Running { address, stop, serving, functions })
 }

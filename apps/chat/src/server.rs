@@ -11,15 +11,23 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-/// Serves until `stop`, then finishes the requests under way. Not cancel-safe: dropping it leaves connections open.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves until `stop`, by TLS if there is one, then finishes the requests under way. Not cancel-safe: dropping it leaves connections
+/// open.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stop: CancellationToken,
+) {
     let (connections, requests) = (TaskTracker::new(), TaskTracker::new());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let abort = CancellationToken::new();
@@ -29,8 +37,13 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                 Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((socket, _)) => {
-                    let serving =
-                        connection(socket, router.clone(), requests.clone(), stop.clone());
+                    let serving = connection(
+                        socket,
+                        tls.clone(),
+                        router.clone(),
+                        requests.clone(),
+                        stop.clone(),
+                    );
                     let abort = abort.clone();
                     connections.spawn(async move {
                         abort.run_until_cancelled(serving).await;
@@ -60,6 +73,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
 
 async fn connection(
     socket: TcpStream,
+    tls: Option<TlsAcceptor>,
     router: Router,
     requests: TaskTracker,
     stop: CancellationToken,
@@ -67,6 +81,21 @@ async fn connection(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be late");
     }
+    let Some(tls) = tls else { return speak(socket, router, requests, stop).await };
+    let handshake = timeout(HEAD_TIME_MAX, tls.accept(socket));
+    match stop.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => speak(stream, router, requests, stop).await,
+        Some(Ok(Err(error))) => tracing::debug!(%error, "a TLS handshake failed"),
+        Some(Err(_)) | None => {}
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    requests: TaskTracker,
+    stop: CancellationToken,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (mut router, request_under_way) = (router.clone(), requests.token());
         async move {
@@ -81,7 +110,7 @@ async fn connection(
         .header_read_timeout(HEAD_TIME_MAX)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -98,7 +127,7 @@ async fn connection(
 /// Connections at a time. More wait to be accepted.
 pub(crate) const CONNECTIONS_MAX: usize = 4_096;
 
-/// Longest wait for a complete request head, also on a connection that was used before.
+/// Longest wait for a TLS handshake, and for a complete request head, also on a connection that was used before.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Most headers of a request.

@@ -1,6 +1,7 @@
 //! The `hookwire` command: the service, everything on one machine, and the tools around it.
 
 mod bench;
+mod local_certificate;
 mod remote;
 mod service;
 

@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use hookwire_client::{ConnectionString, HubName, Service, ServiceClient, ServiceOptions};
 
-pub(crate) use self::arguments::RemoteCommand;
 use self::arguments::ServiceArguments;
+pub(crate) use self::arguments::{RemoteCommand, TrustArguments};
 use self::input::read_standard_input;
 use self::outcome::{Failure, Outcome};
 use crate::service::Dialect;
@@ -94,7 +94,9 @@ fn remote(
     })?;
 
     let connection = ConnectionString::parse(&line).map_err(Failure::usage)?;
-    let (hub, options) = (HubName::parse(&hub)?, ServiceOptions::default());
+    let trust = arguments.trust.trust().map_err(Failure::usage)?;
+    let (hub, options) =
+        (HubName::parse(&hub)?, ServiceOptions { trust, ..ServiceOptions::default() });
     Ok(match dialect {
         Dialect::Preview => Remote::Preview(
             Service::with_options(connection, hub, options).map_err(Failure::usage)?,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use hookwire_chat::{ATTACHMENT_BYTES_MAX, ChatConfig, Storage};
-use hookwire_client::{ClientKind, Service, ServiceClient};
+use hookwire_client::{ClientKind, Service, ServiceClient, Trust};
 use hookwire_proto::connection_string::ConnectionString;
 use hookwire_proto::handler::{
     EventHandler, EventPattern, HandlerAuth, HandlerUrl, HubSettings, HubsSettings, SystemEvents,
@@ -20,12 +20,16 @@ use hookwire_proto::handler::{
 use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
-use hookwire_server::config::Config;
+use hookwire_server::config::{Config, TlsConfig};
 use hookwire_server::node::Node;
 use hookwire_server::reload::{Source, SourceError};
+use hookwire_server::tls::server_config;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::local_certificate::LocalCertificate;
+use crate::remote::TrustArguments;
 
 /// Exit code of a faulty configuration.
 const FAULTY_CONFIGURATION: u8 = 2;
@@ -88,6 +92,9 @@ pub(crate) struct DevArguments {
     /// The hub of the chat room and of the printed client URL.
     #[arg(long, default_value = "chat", env = "HubName")]
     hub: String,
+    /// Speak https and wss, the chat room too, with a certificate for this machine from an authority in the data folder.
+    #[arg(long)]
+    tls: bool,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +117,8 @@ pub(crate) struct ChatArguments {
     /// Largest attachment of a message.
     #[arg(long, default_value_t = ATTACHMENT_BYTES_MAX, value_name = "BYTES")]
     attachment_bytes_max: u64,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 /// Runs the chat room's functions alone until a signal ends them.
@@ -119,9 +128,11 @@ pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result
     let (connection_string, dialect) =
         which_service(arguments.connection_string, arguments.dialect, variable)?;
     let storage = which_storage(arguments.storage.as_deref(), variable)?;
+    let trust = arguments.trust.trust()?;
     let listener = bind(address).await?;
     let mut config = chat_config(&connection_string, dialect, &arguments.hub, storage)?;
     config.attachment_bytes_max = arguments.attachment_bytes_max;
+    config.trust = trust;
     let running = hookwire_chat::serve(config, listener).await?;
     let url = format!("http://{}/", running.address());
     if json {
@@ -235,9 +246,17 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     };
     let mut config =
         Config::for_one_machine(arguments.listen, AccessKey::parse(&key)?, &arguments.data);
+    let certificate = arguments.tls.then(|| LocalCertificate::kept(&arguments.data)).transpose()?;
+    let mut trust = Trust::default();
+    if let Some(certificate) = &certificate {
+        config.tls = TlsConfig { listen: std::mem::take(&mut config.listen), ..certificate.tls() };
+        config.upstream_ca_files = vec![certificate.authority().to_owned()];
+        trust = trust.and_file(certificate.authority())?;
+    }
     // Bound before the service starts, so that no event finds the door shut.
     let listener = bind(arguments.chat_listen).await?;
-    let chat_url = format!("http://{}/", listener.local_addr()?);
+    let scheme = if arguments.tls { "https" } else { "http" };
+    let chat_url = format!("{scheme}://{}/", listener.local_addr()?);
     let hub = HubName::parse(&arguments.hub)?;
     let upstream = match arguments.dialect {
         Dialect::Preview => {
@@ -267,8 +286,10 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
     let node = Node::start(config).await?;
     let connection_string = node.connection_string().reveal();
     let storage = Storage::folder(arguments.data.join("chat"));
-    let config = chat_config(&connection_string, arguments.dialect, &arguments.hub, storage)?;
-    let chat = hookwire_chat::serve(config, listener).await?;
+    let mut chat = chat_config(&connection_string, arguments.dialect, &arguments.hub, storage)?;
+    chat.trust = trust;
+    chat.tls = certificate.as_ref().map(|one| server_config(&one.tls())).transpose()?;
+    let chat = hookwire_chat::serve(chat, listener).await?;
     let client_url = match arguments.dialect {
         Dialect::Preview => {
             Service::new(&connection_string, &arguments.hub)?.anonymous_client_endpoint(None)
@@ -283,6 +304,7 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
             "connection_string": connection_string,
             "client_url": client_url.as_str(),
             "chat_url": chat_url,
+            "ca_file": certificate.as_ref().map(LocalCertificate::authority),
         }))?;
     } else {
         let mut out = std::io::stdout().lock();
@@ -291,6 +313,14 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
         writeln!(out, "Clients connect to {client_url}")?;
         writeln!(out, "Events go to       {upstream}")?;
         writeln!(out, "Data is kept in    {}", arguments.data.display())?;
+        if let Some(certificate) = &certificate {
+            let file = certificate.authority().display();
+            writeln!(out, "Certificates of    {file}")?;
+            writeln!(out, "  trust it in Node   export NODE_EXTRA_CA_CERTS={file}")?;
+            writeln!(out, "  in hookwire        export HOOKWIRE_CA_FILE={file}")?;
+            writeln!(out, "  in curl            curl --cacert {file} …")?;
+            writeln!(out, "  in a browser       import it as an authority for web sites")?;
+        }
     }
     until_told(async {
         let finished = node.shutdown().await;

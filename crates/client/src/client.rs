@@ -32,6 +32,7 @@ pub use self::source::UrlSource;
 pub use self::stream::GroupStream;
 use self::task::{Command, ReplyTo, Task};
 use crate::payload::Payload;
+use crate::trust::Trust;
 
 /// A client by one of the four subprotocols. Cloning it is cheap; when the last clone is dropped the connection is closed.
 ///
@@ -99,6 +100,7 @@ impl Client {
             connect_timeout: Duration::from_secs(10),
             delay_min: Duration::from_secs(1),
             delay_max: Duration::from_secs(30),
+            trust: Trust::default(),
         }
     }
 
@@ -267,6 +269,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     delay_min: Duration,
     delay_max: Duration,
+    trust: Trust,
 }
 
 impl ClientBuilder {
@@ -307,6 +310,12 @@ impl ClientBuilder {
         Self { delay_min: shortest, delay_max: longest.max(shortest), ..self }
     }
 
+    /// Says whom to believe that the service is who it says it is. Default: the public authorities.
+    #[must_use]
+    pub fn trust(self, trust: Trust) -> Self {
+        Self { trust, ..self }
+    }
+
     /// Connects. Returns when the service has greeted the client.
     ///
     /// The events must be taken or dropped: while [`EVENTS_MAX`] of them wait, nothing is read from the service, answers included.
@@ -317,7 +326,7 @@ impl ClientBuilder {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
-        let dialer = Dialer::new(self.subprotocol, self.connect_timeout)?;
+        let dialer = Dialer::new(self.subprotocol, self.connect_timeout, &self.trust)?;
         let seed = dial::random().map_or(0, u64::from_ne_bytes);
         let config = Config {
             subprotocol: self.subprotocol,

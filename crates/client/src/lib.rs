@@ -59,6 +59,7 @@ mod service;
 mod service_client;
 mod setup;
 mod transport;
+mod trust;
 pub mod webhook;
 
 pub use hookwire_proto::connection_string::{ConnectionString, ConnectionStringError};
@@ -88,3 +89,4 @@ pub use self::setup::{ServiceOptions, SetupError};
 pub use self::transport::{
     ANSWER_BYTES_MAX, EXCERPT_BYTES_MAX, MESSAGE_TTL_MAX, REASON_BYTES_MAX, ServiceError,
 };
+pub use self::trust::{Trust, TrustError};

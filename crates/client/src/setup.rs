@@ -9,6 +9,7 @@ use hookwire_proto::token::NewToken;
 use serde_json::Map;
 
 use crate::transport::Transport;
+use crate::trust::Trust;
 
 /// How a [`Service`](crate::Service) or a [`ServiceClient`](crate::ServiceClient) behaves.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct ServiceOptions {
     pub call_timeout: Duration,
     /// How long the token of one call is valid. Default: 1 h, as in the older library.
     pub token_lifetime: Duration,
+    /// Whom to believe that the service is who it says it is. Default: the public authorities.
+    pub trust: Trust,
 }
 
 impl Default for ServiceOptions {
@@ -27,6 +30,7 @@ impl Default for ServiceOptions {
             connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
             token_lifetime: Duration::from_hours(1),
+            trust: Trust::default(),
         }
     }
 }
@@ -68,7 +72,7 @@ pub(crate) fn from_variables(
 
 /// Prepares the transport; opens nothing.
 pub(crate) fn transport(options: &ServiceOptions) -> Result<Transport, SetupError> {
-    Transport::new(options.connect_timeout)
+    Transport::new(options.connect_timeout, &options.trust)
         .map_err(|source| SetupError::Tls { source: Box::new(source) })
 }
 

@@ -17,14 +17,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 
+use crate::trust::Trust;
+
 /// Pooled connections to services. Clones share the pool.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Transport {
     /// Prepares; opens nothing.
-    pub(crate) fn new(connect_timeout: Duration) -> Result<Self, rustls::Error> {
-        let connector = connector(connect_timeout)?;
+    pub(crate) fn new(connect_timeout: Duration, trust: &Trust) -> Result<Self, rustls::Error> {
+        let connector = connector(connect_timeout, trust)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION_MAX)
@@ -102,13 +104,14 @@ impl Transport {
 /// Opens TCP connections and speaks TLS on them if the URL says so.
 pub(crate) fn connector(
     connect_timeout: Duration,
+    trust: &Trust,
 ) -> Result<HttpsConnector<HttpConnector>, rustls::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(connect_timeout));
     Ok(HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())?
+        .with_tls_config(trust.client_config()?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp))

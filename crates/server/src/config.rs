@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of upstream calls.
     pub upstream: UpstreamLimits,
+    /// Files with certificates of authorities that may vouch for upstreams and identity providers, beside the public ones.
+    pub upstream_ca_files: Vec<PathBuf>,
     /// Identity providers whose tokens the REST API accepts.
     pub oidc: Vec<OidcConfig>,
     /// Addresses at which no upstream is called.
@@ -132,6 +134,7 @@ impl Config {
             shards: 0,
             limits: Limits::default(),
             upstream: UpstreamLimits::default(),
+            upstream_ca_files: Vec::new(),
             oidc: Vec::new(),
             refused_addresses: AddressRange::metadata_services(),
             metrics_public: false,
@@ -213,6 +216,7 @@ impl Config {
             shards,
             limits,
             upstream: upstream.limits,
+            upstream_ca_files: upstream.ca_files,
             oidc,
             refused_addresses: upstream.refused_addresses,
             metrics_public,
@@ -348,6 +352,7 @@ fn endpoint(text: &str) -> Result<Url, String> {
 struct UpstreamPart {
     templates: TemplatesDocument,
     limits: UpstreamLimits,
+    ca_files: Vec<PathBuf>,
     refused_addresses: Vec<AddressRange>,
 }
 
@@ -356,6 +361,7 @@ impl Default for UpstreamPart {
         Self {
             templates: TemplatesDocument::default(),
             limits: UpstreamLimits::default(),
+            ca_files: Vec::new(),
             refused_addresses: AddressRange::metadata_services(),
         }
     }
@@ -375,6 +381,7 @@ impl UpstreamPart {
                 faults,
             ),
         };
+        part.ca_files = tls::read_ca_files(&mut section, "ca_files", faults);
         if let Some(ranges) = section.texts("refused_addresses", faults) {
             part.refused_addresses =
                 section.parse_all("refused_addresses", &ranges, faults, |range| {

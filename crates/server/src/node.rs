@@ -32,7 +32,7 @@ use crate::shard::{self, Outgoing, Shard, ShardLimits};
 use crate::shards::{Shards, random};
 use crate::store::{Store, StoreError};
 use crate::swap::Swap;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{self, Tls, TlsError};
 use crate::upstream::Upstream;
 
 /// Calls taken from a shard at once.
@@ -259,9 +259,13 @@ async fn upstream(
     bound: &[SocketAddr],
     log: EventLog,
 ) -> Result<Upstream, StartError> {
+    let ca_files = config.upstream_ca_files.clone();
+    let roots = tokio::task::spawn_blocking(move || tls::roots(&ca_files))
+        .await
+        .map_err(|error| StartError::System(io::Error::other(error)))??;
     let origin = config.endpoints(bound)[0].host_str().unwrap_or_default().to_owned();
     let (keys, refused) = (config.access_keys.clone(), config.refused_addresses.clone());
-    let upstream = Upstream::new(config.upstream, refused, keys, origin, log).await;
+    let upstream = Upstream::new(config.upstream, refused, roots, keys, origin, log).await;
     upstream.map_err(StartError::System)
 }
 

@@ -232,6 +232,7 @@ fn keep_fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "limits.event_log_entries",
         running.limits.event_log_entries != new.limits.event_log_entries,
     );
+    keep("upstream.ca_files", running.upstream_ca_files != new.upstream_ca_files);
     keep("upstream.refused_addresses", running.refused_addresses != new.refused_addresses);
     keep(
         "upstream.calls_in_flight_max",
@@ -244,6 +245,7 @@ fn keep_fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
     new.shards = running.shards;
     new.console = running.console;
     new.limits.event_log_entries = running.limits.event_log_entries;
+    new.upstream_ca_files.clone_from(&running.upstream_ca_files);
     new.refused_addresses.clone_from(&running.refused_addresses);
     new.upstream.calls_in_flight_max = running.upstream.calls_in_flight_max;
     kept

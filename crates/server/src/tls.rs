@@ -6,20 +6,22 @@ mod certificate;
 
 use std::error::Error;
 use std::fmt;
-use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::certificate::check;
 pub use self::certificate::{CertificateError, not_after};
 use self::certificate::{Choice, Loaded};
+pub(crate) use self::certificate::{authorities, check};
 use crate::config::TlsConfig;
 use crate::file_watch::FileWatch;
+use crate::swap::Swap;
 
 /// What is offered by ALPN (RFC 7301): a WebSocket needs HTTP/1.1, and so far nothing else is spoken.
 const ALPN: &[u8] = b"http/1.1";
@@ -35,15 +37,45 @@ pub enum TlsError {
         /// Why.
         source: CertificateError,
     },
+    /// A file with certificates of authorities cannot be used.
+    #[error("the authorities in {file} cannot be used")]
+    Authorities {
+        /// The file.
+        file: String,
+        /// Why.
+        source: CertificateError,
+    },
     /// The cryptography of this build cannot do what is needed.
     #[error("TLS cannot be set up")]
     SetUp(#[from] rustls::Error),
 }
 
+/// Returns what speaks TLS with these certificates, for tools that serve beside the node. Blocks on the files.
+///
+/// # Errors
+/// [`TlsError`]
+pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    Ok(Current::load(config)?.server)
+}
+
+/// Returns the public authorities and those in `files`. Blocks on them.
+///
+/// # Errors
+/// [`TlsError::Authorities`]
+pub(crate) fn roots(files: &[PathBuf]) -> Result<RootCertStore, TlsError> {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    for file in files {
+        let found = authorities(file)
+            .map_err(|source| TlsError::Authorities { file: file.display().to_string(), source })?;
+        roots.roots.extend(found.roots);
+    }
+    Ok(roots)
+}
+
 /// TLS as it is spoken now.
 pub(crate) struct Tls {
     config: TlsConfig,
-    current: RwLock<Arc<Current>>,
+    current: Swap<Current>,
 }
 
 /// What was read from the files.
@@ -66,13 +98,13 @@ impl Tls {
     /// [`TlsError`]: which file, and why.
     pub(crate) fn load(config: TlsConfig) -> Result<(Self, FileWatch), TlsError> {
         let files = FileWatch::new(config.files().map(Path::to_owned));
-        let current = RwLock::new(Arc::new(Current::load(&config)?));
+        let current = Swap::new(Current::load(&config)?);
         Ok((Self { config, current }, files))
     }
 
     /// Returns what speaks TLS with the next client.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.current().server.clone().into()
+        self.current.get().server.clone().into()
     }
 
     /// Puts certificates in force when their files change, until `stop`. Files that cannot be used change nothing.
@@ -99,18 +131,13 @@ impl Tls {
 
     /// Reads the files again. Blocks on them.
     fn reload(&self) -> Result<(), TlsError> {
-        let loaded = Arc::new(Current::load(&self.config)?);
-        *self.current.write().expect("nothing panics while it holds the certificates") = loaded;
+        self.current.set(Current::load(&self.config)?);
         Ok(())
-    }
-
-    fn current(&self) -> Arc<Current> {
-        self.current.read().expect("nothing panics while it holds the certificates").clone()
     }
 
     /// Tells when the certificates in force end.
     fn publish(&self) {
-        for (file, end) in &self.current().ends {
+        for (file, end) in &self.current.get().ends {
             ::metrics::gauge!("hookwire_certificate_not_after_timestamp_seconds", "certificate" => file.clone())
                 .set(end.as_secs_f64());
         }
@@ -142,7 +169,7 @@ impl Current {
 }
 
 /// Returns an error and all that led to it.
-fn with_sources(error: &dyn Error) -> String {
+pub(crate) fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

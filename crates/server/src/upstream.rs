@@ -27,6 +27,7 @@ use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
 use http::HeaderValue;
 use hyper_util::client::legacy::Error;
+use rustls::RootCertStore;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -226,20 +227,21 @@ struct Calling<'a> {
 }
 
 impl Upstream {
-    /// Returns a caller that signs with `keys`, goes to no `refused` address, names `origin` as the host by which upstreams know
-    /// the service, and tells `log` what comes of it.
+    /// Returns a caller that signs with `keys`, goes to no `refused` address, believes certificates of `roots`, names `origin` as
+    /// the host by which upstreams know the service, and tells `log` what comes of it.
     ///
     /// # Errors
     /// The HTTP library cannot be taught how header names are spelled.
     pub(crate) async fn new(
         limits: UpstreamLimits,
         refused: Vec<AddressRange>,
+        roots: RootCertStore,
         keys: Vec<AccessKey>,
         origin: String,
         log: EventLog,
     ) -> std::io::Result<Self> {
         Ok(Self(Arc::new(Inner {
-            http: Http::new(refused),
+            http: Http::new(refused, roots)?,
             requests: Arc::new(Requests::new(keys, origin).await?),
             validations: Validations::default(),
             tokens: Tokens::default(),

@@ -1,9 +1,10 @@
 //! What the commands take.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use hookwire_client::{ClientKind, Format, Permission};
+use hookwire_client::{ClientKind, Format, Permission, Trust, TrustError};
 
 use crate::service::Dialect;
 
@@ -85,6 +86,7 @@ Environment:
   AzureSignalRConnectionString  the same; suggests the dialect preview
   HubName, WebPubSubHub         the hub, if not named by --hub
   HubDialect                    the dialect, if not named by --dialect
+  HOOKWIRE_CA_FILE              whom to trust too, if not named by --ca-file
 
 Exit codes:
   0  done, or the answer is yes
@@ -109,6 +111,29 @@ pub(crate) struct ServiceArguments {
     /// scripts of that time rely, everything else Web PubSub, which can do more. Both reach the same connections.
     #[arg(long, value_enum, env = "HubDialect")]
     pub(super) dialect: Option<Dialect>,
+    #[command(flatten)]
+    pub(super) trust: TrustArguments,
+}
+
+/// Whom to believe that a service is who it says it is.
+#[derive(Debug, Args)]
+pub(crate) struct TrustArguments {
+    /// Certificates in PEM of authorities that are trusted beside the public ones
+    #[arg(long, value_name = "FILE", env = "HOOKWIRE_CA_FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl TrustArguments {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no certificates.
+    pub(crate) fn trust(&self) -> Result<Trust, TrustError> {
+        let public = Trust::default();
+        self.ca_file
+            .as_ref()
+            .map_or_else(|| Ok(public.clone()), |file| public.clone().and_file(file))
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -25,6 +25,7 @@ use url::{Position, Url};
 use super::error::ConnectError;
 use super::session::Lost;
 use crate::transport::{self, beginning, one_line};
+use crate::trust::Trust;
 
 /// Opens sockets of one subprotocol.
 #[derive(Clone, Debug)]
@@ -37,9 +38,13 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// Prepares; opens nothing.
-    pub(super) fn new(subprotocol: Subprotocol, limit: Duration) -> Result<Self, ConnectError> {
-        let connector =
-            transport::connector(limit).map_err(|error| ConnectError::Tls(Arc::new(error)))?;
+    pub(super) fn new(
+        subprotocol: Subprotocol,
+        limit: Duration,
+        trust: &Trust,
+    ) -> Result<Self, ConnectError> {
+        let connector = transport::connector(limit, trust)
+            .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
         Ok(Self { connector, subprotocol, limit })
     }
 

@@ -10,8 +10,8 @@ use super::ConfigFault;
 /// What the names of all settings start with.
 const PREFIX: &str = "HOOKWIRE_";
 
-/// Variables with the prefix that are no settings of the service: the filter of its logs.
-const OTHER_VARIABLES: [&str; 1] = ["HOOKWIRE_LOG"];
+/// Variables with the prefix that are no settings of the service: the filter of its logs, and whom the tools trust.
+const OTHER_VARIABLES: [&str; 2] = ["HOOKWIRE_LOG", "HOOKWIRE_CA_FILE"];
 
 /// Most levels of a path; the schema has fewer.
 const LEVELS_MAX: usize = 8;

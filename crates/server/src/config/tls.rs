@@ -8,6 +8,9 @@ use super::ConfigFault;
 use super::reader::Section;
 use crate::tls;
 
+/// Files with certificates of authorities.
+const CA_FILES_MAX: usize = 64;
+
 /// Certificates of one node; each may hold many names.
 const CERTIFICATES_MAX: usize = 64;
 
@@ -73,4 +76,20 @@ impl TlsConfig {
             faults.push(ConfigFault { path: "tls.listen".to_owned(), fault });
         }
     }
+}
+
+/// Reads a list of files with certificates of authorities, and tries them.
+pub(super) fn read_ca_files(
+    section: &mut Section,
+    key: &str,
+    faults: &mut Vec<ConfigFault>,
+) -> Vec<PathBuf> {
+    let files = section.texts(key, faults).unwrap_or_default();
+    if CA_FILES_MAX < files.len() {
+        section.fault(key, &format!("only {CA_FILES_MAX} files are allowed"), faults);
+    }
+    section.parse_all(key, &files, faults, |file| {
+        tls::authorities(Path::new(file)).map_err(|error| error.to_string())?;
+        Ok(file.into())
+    })
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -18,7 +19,7 @@ use x509_cert::der::Decode;
 use crate::config::CertificateFiles;
 
 /// Bytes of a file with certificates or a key.
-pub(super) const FILE_BYTES_MAX: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a certificate and its key cannot be used. No text repeats what a file holds.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,19 @@ pub(crate) fn check(files: &CertificateFiles) -> Result<(), CertificateError> {
     Loaded::read(files).map(drop)
 }
 
+/// Returns the authorities in a file.
+///
+/// # Errors
+/// [`CertificateError`]
+pub(crate) fn authorities(file: &Path) -> Result<RootCertStore, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read(file, "ca_files")?) {
+        let certificate = certificate.map_err(|_| CertificateError::NoCertificate)?;
+        roots.add(certificate).map_err(|_| CertificateError::Broken)?;
+    }
+    if roots.is_empty() { Err(CertificateError::NoCertificate) } else { Ok(roots) }
+}
+
 /// Returns when a certificate in PEM ends, as time since 1970.
 ///
 /// # Errors
@@ -117,7 +131,7 @@ impl Loaded {
 }
 
 /// Reads a whole file of a bounded size.
-pub(super) fn read(file: &Path, key: &'static str) -> Result<Vec<u8>, CertificateError> {
+fn read(file: &Path, key: &'static str) -> Result<Vec<u8>, CertificateError> {
     let mut content = Vec::new();
     File::open(file)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content))

@@ -1,5 +1,6 @@
 //! The HTTP client behind every request that leaves the service.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
 use tokio_util::sync::CancellationToken;
 
 use super::CallError;
@@ -34,8 +36,11 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Returns a client that goes to no `refused` address and follows no redirect.
-    pub(super) fn new(refused: Vec<AddressRange>) -> Self {
+    /// Returns a client that goes to no `refused` address, follows no redirect and believes certificates of `roots`.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(super) fn new(refused: Vec<AddressRange>, roots: RootCertStore) -> io::Result<Self> {
         let resolver = Resolver::new(refused);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIME_MAX)
@@ -44,8 +49,8 @@ impl Http {
             .http1_preserve_header_case(true)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http1_max_headers(HEADERS_MAX)
-            .build(Connector::new(resolver.clone()));
-        Self { client, resolver }
+            .build(Connector::new(resolver.clone(), roots)?);
+        Ok(Self { client, resolver })
     }
 
     /// Returns whether the target's host is a name, which is judged when it is looked up, or an allowed address.

@@ -55,7 +55,9 @@ impl Caller {
     async fn refusing(limits: UpstreamLimits, refused: Vec<AddressRange>) -> Self {
         let keys = KEYS.map(|key| AccessKey::parse(key).unwrap()).to_vec();
         let log = EventLog::new(1_000);
-        let upstream = Upstream::new(limits, refused, keys, ORIGIN.to_owned(), log).await.unwrap();
+        let roots = RootCertStore::empty();
+        let upstream =
+            Upstream::new(limits, refused, roots, keys, ORIGIN.to_owned(), log).await.unwrap();
         let (report, inputs) = mpsc::unbounded_channel();
         Self { upstream, inputs, report, last: 0 }
     }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use hyper_util::client::legacy::connect::{
     CaptureConnection, Connected, Connection, HttpConnector,
 };
 use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -54,13 +57,23 @@ pub(super) struct Turn {
 struct Told(watch::Receiver<Turn>);
 
 impl Connector {
-    pub(super) fn new(resolver: Resolver) -> Self {
+    /// Returns a connector that believes certificates of `roots`.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(super) fn new(resolver: Resolver, roots: RootCertStore) -> io::Result<Self> {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIME_MAX));
-        let builder = HttpsConnectorBuilder::new().with_webpki_roots();
-        Self(builder.https_or_http().enable_http1().wrap_connector(tcp))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+        Ok(Self(builder.https_or_http().enable_http1().wrap_connector(tcp)))
     }
 }
 

@@ -204,6 +204,20 @@ async fn records_in_pieces_are_put_together() {
 }
 
 #[tokio::test]
+async fn keys_are_changed_when_the_client_asks() {
+    let authority = Authority::new();
+    let node = start(None, |config| echoes(config, &authority)).await;
+    let mut raw = rude(&node, authority.client(&[&TLS13])).await;
+    let echoed = encode(Opcode::Text, b"again", None);
+    for _ in 0..3 {
+        raw.session.refresh_traffic_keys().unwrap();
+        let records = raw.record(&encode(Opcode::Text, b"again", Some([1, 2, 3, 4])));
+        raw.send(&records).await;
+        assert_eq!(raw.until(|bytes| bytes.len() == echoed.len()).await, echoed);
+    }
+}
+
+#[tokio::test]
 async fn what_comes_with_the_request_reaches_the_shard_in_its_order() {
     let authority = Authority::new();
     let node = start(None, |config| echoes(config, &authority)).await;
