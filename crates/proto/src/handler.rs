@@ -8,6 +8,7 @@ mod document;
 mod event;
 mod presence;
 mod url;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use self::event::{
 };
 pub use self::presence::{GROUP_FILTERS_MAX, GroupFilter, GroupFilterFault, PresenceEvents};
 pub use self::url::HandlerUrl;
+pub use self::written::Secrets;
 use crate::name::{GroupName, HubName};
 
 /// The settings of all hubs.

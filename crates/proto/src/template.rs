@@ -209,12 +209,17 @@ impl Templates {
     /// Returns the URL for an event of `hub`: the first template whose three patterns match, its parameters replaced by their
     /// escaped values. `None` when no template matches.
     pub fn url(&self, hub: &str, event: EventName) -> Option<String> {
-        let template = self.0.iter().find(|template| {
+        self.find(hub, event).map(|(_, url)| url)
+    }
+
+    /// Returns the same with the template's place, from 0.
+    pub fn find(&self, hub: &str, event: EventName) -> Option<(usize, String)> {
+        let (at, template) = self.0.iter().enumerate().find(|(_, template)| {
             template.hub.matches(hub)
                 && template.category.matches(event.category())
                 && template.event.matches(event.as_str())
         })?;
-        Some(template.url.expand(hub, event.category(), event.as_str()))
+        Some((at, template.url.expand(hub, event.category(), event.as_str())))
     }
 }
 

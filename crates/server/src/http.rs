@@ -359,7 +359,7 @@ async fn dispatch(
             handshake::connect_web_pubsub(edge, hub, head).await
         }
         Route::DataPlane(call) => Ok(rest::data_plane(edge, call, head, body).await),
-        Route::Admin(inquiry) => rest::admin(edge, inquiry, head).await,
+        Route::Admin(inquiry) => rest::admin(edge, inquiry, head, body).await,
         Route::Console(route) => console::answer(edge, route, head, body, caller).await,
         Route::Description => Ok(rest::description()),
         Route::Health => Ok(text(StatusCode::OK, "text/plain", "healthy\n")),

@@ -1,5 +1,6 @@
 //! A node: its shards, its HTTP side, its store, from start to shutdown.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use hookwire_hub::Input;
 use hookwire_proto::connection_string::ConnectionString;
+use hookwire_proto::handler::{HubDocument, HubSettings, SettingError};
+use hookwire_proto::name::HubName;
 use hookwire_proto::template::TemplateError;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -58,6 +61,14 @@ pub enum StartError {
     /// The configured templates are faulty.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Templates(Vec<TemplateError>),
+    /// The stored settings of a hub are faulty: another version wrote them.
+    #[error("the stored settings of the hub {hub}: {}", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Hub {
+        /// The hub.
+        hub: HubName,
+        /// All faults.
+        faults: Vec<SettingError>,
+    },
     /// A certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -97,7 +108,8 @@ impl Node {
                 .await
                 .map_err(|error| StartError::System(io::Error::other(error)))??;
         let configured = Configured::of(&config).map_err(StartError::Templates)?;
-        let layers = Layers::new(configured, restored.templates).map_err(StartError::Templates)?;
+        let layers = Layers::new(configured, restored.templates, stored_hubs(restored.hubs)?)
+            .map_err(StartError::Templates)?;
         if layers.has_stored_templates() {
             tracing::info!("templates set at run time win over those of the configuration");
         }
@@ -252,6 +264,18 @@ impl Node {
         tracing::info!(drained, finished, "stopped");
         drained && finished
     }
+}
+
+/// Returns the checked settings of hubs that were set at run time.
+fn stored_hubs(
+    stored: Vec<(HubName, HubDocument)>,
+) -> Result<BTreeMap<HubName, Arc<HubSettings>>, StartError> {
+    let check = |(hub, document): (HubName, HubDocument)| {
+        let settings = HubSettings::parse(&document);
+        let settings = settings.map_err(|faults| StartError::Hub { hub: hub.clone(), faults })?;
+        Ok((hub, Arc::new(settings)))
+    };
+    stored.into_iter().map(check).collect()
 }
 
 async fn upstream(

@@ -4,6 +4,7 @@ mod admin;
 mod data_plane;
 mod description;
 mod events;
+mod hub_settings;
 mod origin;
 mod overview;
 mod payload;

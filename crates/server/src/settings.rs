@@ -1,7 +1,11 @@
 //! What the shards decide by, in layers: what the configuration says, and above it what was set at run time.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use hookwire_hub::{RecoverySettings, Settings};
-use hookwire_proto::handler::HubsSettings;
+use hookwire_proto::handler::{HubSettings, HubsSettings};
+use hookwire_proto::name::HubName;
 use hookwire_proto::reconnection::ReconnectionKey;
 use hookwire_proto::template::{TemplateError, Templates, TemplatesDocument};
 
@@ -13,7 +17,20 @@ use crate::shards::random;
 pub(crate) struct Layers {
     configured: Configured,
     stored_templates: Option<Parsed>,
+    /// Hubs whose settings were set at run time.
+    stored_hubs: BTreeMap<HubName, Arc<HubSettings>>,
     reconnection_key: ReconnectionKey,
+}
+
+/// Where the settings of a hub come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HubSource {
+    /// They were set at run time.
+    Stored,
+    /// The configuration lists the hub.
+    File,
+    /// The configuration says it of all hubs that it does not list.
+    Defaults,
 }
 
 /// The lowest layer.
@@ -60,9 +77,36 @@ impl Layers {
     pub(crate) fn new(
         configured: Configured,
         stored_templates: Option<TemplatesDocument>,
+        stored_hubs: BTreeMap<HubName, Arc<HubSettings>>,
     ) -> Result<Self, Vec<TemplateError>> {
         let stored_templates = stored_templates.map(Parsed::of).transpose()?;
-        Ok(Self { configured, stored_templates, reconnection_key: ReconnectionKey::new(random()) })
+        let reconnection_key = ReconnectionKey::new(random());
+        Ok(Self { configured, stored_templates, stored_hubs, reconnection_key })
+    }
+
+    /// Returns the settings of a hub, and where they come from.
+    pub(crate) fn hub(&self, hub: &HubName) -> (HubSource, &Arc<HubSettings>) {
+        let configured = &self.configured.hubs;
+        if let Some(settings) = self.stored_hubs.get(hub) {
+            (HubSource::Stored, settings)
+        } else if let Some(settings) = configured.hubs.get(hub) {
+            (HubSource::File, settings)
+        } else {
+            (HubSource::Defaults, &configured.defaults)
+        }
+    }
+
+    /// Returns how many hubs have settings that were set at run time.
+    pub(crate) fn stored_hubs(&self) -> usize {
+        self.stored_hubs.len()
+    }
+
+    /// Puts the settings of a hub above those of the configuration, or takes them away.
+    pub(crate) fn set_hub(&mut self, hub: HubName, settings: Option<Arc<HubSettings>>) {
+        match settings {
+            Some(settings) => self.stored_hubs.insert(hub, settings),
+            None => self.stored_hubs.remove(&hub),
+        };
     }
 
     /// Replaces what the configuration says.
@@ -88,9 +132,12 @@ impl Layers {
     /// Returns what the shards decide by.
     pub(crate) fn settings(&self) -> Settings {
         let templates = self.stored_templates.as_ref().unwrap_or(&self.configured.templates);
+        let mut hubs = self.configured.hubs.clone();
+        let stored = self.stored_hubs.iter();
+        hubs.hubs.extend(stored.map(|(hub, settings)| (hub.clone(), settings.clone())));
         Settings {
             templates: templates.templates.clone(),
-            hubs: self.configured.hubs.clone(),
+            hubs,
             recovery: self.configured.recovery.clone(),
             reconnection_key: self.reconnection_key.clone(),
         }

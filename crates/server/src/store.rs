@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hookwire_hub::{MembershipChange, UnixMillis};
+use hookwire_proto::handler::{HubDocument, Secrets};
 use hookwire_proto::name::{GroupName, HubName, UserId};
 use hookwire_proto::template::TemplatesDocument;
 use redb::Database;
@@ -55,6 +56,14 @@ pub enum StoreError {
     /// The stored templates were written by another version.
     #[error("the stored templates cannot be read")]
     Templates(#[source] serde_json::Error),
+    /// The stored settings of a hub were written by another version.
+    #[error("the stored settings of the hub {hub} cannot be read")]
+    Hub {
+        /// The hub.
+        hub: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
     /// There are [`MEMBERSHIPS_MAX`] memberships already.
     #[error("{MEMBERSHIPS_MAX} memberships are stored, no more fit")]
     Full,
@@ -86,6 +95,8 @@ type Waiting = (Change, oneshot::Sender<Result<(), StoreError>>);
 pub struct Restored {
     /// Templates set at run time; `None`: those of the file hold.
     pub templates: Option<TemplatesDocument>,
+    /// Settings of hubs set at run time.
+    pub hubs: Vec<(HubName, HubDocument)>,
     /// Memberships that have not ended.
     pub memberships: Vec<MembershipRow>,
 }
@@ -139,6 +150,19 @@ impl Store {
     /// [`StoreError`]: nothing is changed.
     pub async fn set_templates(&self, templates: TemplatesDocument) -> Result<(), StoreError> {
         self.change(Change::Templates(templates)).await
+    }
+
+    /// Stores the settings of a hub, secrets included, or forgets them.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is changed.
+    pub async fn set_hub(
+        &self,
+        hub: &HubName,
+        document: Option<&HubDocument>,
+    ) -> Result<(), StoreError> {
+        let text = document.map(|document| document.to_json(Secrets::Shown).to_string());
+        self.change(Change::Hub(hub.clone(), text)).await
     }
 
     /// Stores a change of a user's memberships.

@@ -1,5 +1,7 @@
 //! Which events a handler takes.
 
+use std::fmt;
+
 use crate::permission::{Pattern, PatternError};
 
 /// Longest name of an event.
@@ -113,6 +115,24 @@ impl EventPattern {
     }
 }
 
+impl fmt::Display for EventPattern {
+    /// Writes the pattern as people write it, in lower case.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Events::Any => f.write_str("*"),
+            Events::OneOf(patterns) => {
+                for (at, pattern) in patterns.iter().enumerate() {
+                    if 0 < at {
+                        f.write_str(",")?;
+                    }
+                    pattern.fmt(f)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Which events of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SystemEvents {
@@ -135,6 +155,16 @@ pub struct SystemEventFault {
 }
 
 impl SystemEvents {
+    /// Returns their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("connect", self.connect),
+            ("connected", self.connected),
+            ("disconnected", self.disconnected),
+        ];
+        all.into_iter().filter_map(|(name, is_among)| is_among.then_some(name))
+    }
+
     /// Returns the events of those names, in any case.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Which comings and goings of group members are events.
 
+use std::fmt;
+
 use crate::name::{GROUP_NAME_BYTES_MAX, GroupName};
 
 /// Most filters of groups in one setting. Ours.
@@ -58,6 +60,15 @@ pub enum GroupFilterFault {
     /// More than allowed.
     #[error("only {GROUP_FILTERS_MAX} filters of groups are allowed")]
     TooMany,
+}
+
+impl fmt::Display for GroupFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
 }
 
 impl GroupFilter {

@@ -1,5 +1,7 @@
 //! Where a handler is.
 
+use std::fmt;
+
 use crate::name::HubName;
 use crate::template::{Parameters, TemplateFault, UrlTemplate};
 use crate::tunnel;
@@ -12,6 +14,14 @@ pub enum HandlerUrl {
     Http(UrlTemplate),
     /// `tunnel:///…`: called through a connection that the upstream has opened.
     Tunnel(UrlTemplate),
+}
+
+impl fmt::Display for HandlerUrl {
+    /// Writes the URL as it was written, keys in its query included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Http(template) | Self::Tunnel(template)) = self;
+        template.fmt(f)
+    }
 }
 
 impl HandlerUrl {

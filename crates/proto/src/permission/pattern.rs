@@ -1,5 +1,7 @@
 //! Patterns of group names in roles.
 
+use std::fmt;
+
 /// Longest pattern, in bytes. Ours: the protocol names none.
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 
@@ -41,6 +43,22 @@ enum Token {
     Run,
     /// Any number of characters.
     AnyRun,
+}
+
+impl fmt::Display for Pattern {
+    /// Writes the pattern as people write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for token in &self.0 {
+            match token {
+                Token::Literal(character @ ('\\' | '*' | '?')) => write!(f, "\\{character}")?,
+                Token::Literal(character) => write!(f, "{character}")?,
+                Token::One => f.write_str("?")?,
+                Token::Run => f.write_str("*")?,
+                Token::AnyRun => f.write_str("**")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Pattern {

@@ -10,6 +10,7 @@ use url::form_urlencoded;
 
 use super::json as answer_json;
 use crate::api_error::{Answer, ApiError};
+use crate::body::RequestBody;
 use crate::http::Edge;
 use crate::route::admin::Inquiry;
 
@@ -18,6 +19,7 @@ pub(crate) async fn answer(
     edge: &Arc<Edge>,
     inquiry: Inquiry,
     head: &Request<()>,
+    body: &mut RequestBody,
 ) -> Result<Answer, ApiError> {
     edge.authorize_caller(head).await?;
     let path = head.uri().path();
@@ -51,6 +53,13 @@ pub(crate) async fn answer(
         Inquiry::Events { selection, after, before, limit } => {
             return Ok(super::events::page(edge, &selection, (after, before), limit));
         }
+        Inquiry::HubSettings(hub) => return Ok(super::hub_settings::show(edge, &hub).await),
+        Inquiry::SetHubSettings(hub) => {
+            return super::hub_settings::replace(edge, hub, head, body).await;
+        }
+        Inquiry::ResetHubSettings(hub) => return super::hub_settings::reset(edge, hub).await,
+        Inquiry::Validate => return super::hub_settings::validate(edge, head, body).await,
+        Inquiry::Match => return super::hub_settings::find(edge, head, body).await,
         // Its answer has no end, so that it is given elsewhere.
         Inquiry::LiveEvents { .. } => return Err(ApiError::failed()),
     };

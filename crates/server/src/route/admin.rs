@@ -25,6 +25,16 @@ pub(crate) enum Inquiry {
     Connections { hub: HubName, target: Target, after: Option<ConnectionId>, limit: usize },
     /// All about one connection; `None`: an id that no node has made.
     Connection { hub: HubName, connection: Option<ConnectionId> },
+    /// The settings of a hub.
+    HubSettings(HubName),
+    /// Replace them.
+    SetHubSettings(HubName),
+    /// Back to those of the configuration.
+    ResetHubSettings(HubName),
+    /// Is a document without faults?
+    Validate,
+    /// Who gets an event?
+    Match,
     /// The node in figures.
     Overview,
     /// A page of the event log.
@@ -39,9 +49,14 @@ impl Inquiry {
         match self {
             Self::Names { list: NameList::Users(hub) | NameList::Groups(hub), .. }
             | Self::Connections { hub, .. }
-            | Self::Connection { hub, .. } => Some(hub),
+            | Self::Connection { hub, .. }
+            | Self::HubSettings(hub)
+            | Self::SetHubSettings(hub)
+            | Self::ResetHubSettings(hub) => Some(hub),
             Self::Names { list: NameList::Hubs, .. }
             | Self::Overview
+            | Self::Validate
+            | Self::Match
             | Self::Events { .. }
             | Self::LiveEvents { .. } => None,
         }
@@ -52,6 +67,17 @@ impl Inquiry {
 pub(super) fn parse(method: &Method, rest: &[&str], query: &str) -> Result<Inquiry, ApiError> {
     let query = Query::parse(query)?;
     let inquiry = match rest {
+        ["validate"] => return only_post(method, Inquiry::Validate),
+        ["match"] => return only_post(method, Inquiry::Match),
+        ["hubs", hub, "settings"] => {
+            let hub = parse_name(HubName::parse(hub), "hub")?;
+            return match *method {
+                Method::GET => Ok(Inquiry::HubSettings(hub)),
+                Method::PUT => Ok(Inquiry::SetHubSettings(hub)),
+                Method::DELETE => Ok(Inquiry::ResetHubSettings(hub)),
+                _ => Err(ApiError::method_not_allowed("GET, PUT, DELETE")),
+            };
+        }
         ["overview"] => Ok(Inquiry::Overview),
         ["events"] => Ok(Inquiry::Events {
             selection: selection(&query)?,
@@ -87,6 +113,10 @@ pub(super) fn parse(method: &Method, rest: &[&str], query: &str) -> Result<Inqui
         _ => return Err(ApiError::not_found("no such path")),
     };
     if method == Method::GET { inquiry } else { Err(ApiError::method_not_allowed("GET")) }
+}
+
+fn only_post(method: &Method, inquiry: Inquiry) -> Result<Inquiry, ApiError> {
+    if method == Method::POST { Ok(inquiry) } else { Err(ApiError::method_not_allowed("POST")) }
 }
 
 fn names(list: NameList, query: &Query) -> Result<Inquiry, ApiError> {
@@ -184,6 +214,10 @@ mod tests {
             ("GET", "hubs/chat", 404),
             ("GET", "hubs/chat/users/u", 404),
             ("POST", "hubs", 405),
+            ("POST", "hubs/chat/settings", 405),
+            ("GET", "validate", 405),
+            ("PUT", "match", 405),
+            ("PUT", "hubs/9/settings", 400),
             ("POST", "events", 405),
             ("GET", "events/dead", 404),
             ("GET", "events?failed=yes", 400),

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
+use hookwire_proto::handler::HubSettings;
 use hookwire_proto::template::TemplateDocument;
 use proptest::prelude::*;
 use redb::StorageBackend;
@@ -55,11 +56,28 @@ async fn everything_is_there_after_reopening() {
     store.change_membership(&chat, &user("ann2"), &add("a", None)).await.unwrap();
     store.set_templates(templates("http://a/")).await.unwrap();
     store.set_templates(templates("http://b/")).await.unwrap();
+    let document = |secret: &str| -> HubDocument {
+        let text = format!(
+            r#"{{"eventHandlers":[{{"urlTemplate":"http://h/","auth":{{"type":"bearer","tokenUrl":"https://t/","clientId":"i","clientSecret":"{secret}"}}}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    for (name, document) in [
+        ("chat", Some(document("a"))),
+        ("chat", Some(document("b"))),
+        ("x", Some(document("a"))),
+        ("x", None),
+    ] {
+        store.set_hub(&hub(name), document.as_ref()).await.unwrap();
+    }
     drop(store);
     writer.join().unwrap();
 
     let (store, restored, writer) = open(folder.path(), 100);
     assert_eq!(restored.templates, Some(templates("http://b/")));
+    let checked = |document: &HubDocument| HubSettings::parse(document).unwrap();
+    let [(name, stored)] = &restored.hubs[..] else { panic!("{:?}", restored.hubs) };
+    assert_eq!((name, checked(stored)), (&chat, checked(&document("b"))), "secrets included");
     let row = |row: &MembershipRow| (row.1.to_string(), row.2.to_string(), row.3);
     let rows: Vec<_> = restored.memberships.iter().map(row).collect();
     let expected = [("ann", "a", None), ("ann", "c", Some(500)), ("ann2", "a", None)];

@@ -22,6 +22,9 @@ const SETTINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("settings
 const MEMBERSHIPS: TableDefinition<'_, Membership, Option<UnixMillis>> =
     TableDefinition::new("memberships");
 
+/// Hub → its settings, as JSON.
+const HUBS: TableDefinition<'_, &str, &str> = TableDefinition::new("hubs");
+
 type Membership = (&'static str, &'static str, &'static str);
 type Memberships<'transaction> = redb::Table<'transaction, Membership, Option<UnixMillis>>;
 
@@ -29,9 +32,11 @@ type Memberships<'transaction> = redb::Table<'transaction, Membership, Option<Un
 const TEMPLATES: &str = "upstream_templates";
 
 /// One change.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Change {
     Templates(TemplatesDocument),
+    /// Settings of a hub as JSON, or that it has none. Holds secrets, so that changes have no `Debug`.
+    Hub(HubName, Option<String>),
     Membership(HubName, UserId, MembershipChange),
 }
 
@@ -62,6 +67,7 @@ impl<Reopen: Fn() -> Result<Database, DatabaseError>> Writer<Reopen> {
         let database = reopen()?;
         let transaction = database.begin_write()?;
         transaction.open_table(SETTINGS)?;
+        transaction.open_table(HUBS)?;
         remove_ended(&mut transaction.open_table(MEMBERSHIPS)?, now)?;
         transaction.commit()?;
         let restored = read(&database)?;
@@ -96,6 +102,7 @@ impl<Reopen: Fn() -> Result<Database, DatabaseError>> Writer<Reopen> {
         let mut results = Vec::with_capacity(changes.len());
         {
             let mut settings = transaction.open_table(SETTINGS)?;
+            let mut hubs = transaction.open_table(HUBS)?;
             let mut memberships = transaction.open_table(MEMBERSHIPS)?;
             for change in changes {
                 results.push(match change {
@@ -103,6 +110,14 @@ impl<Reopen: Fn() -> Result<Database, DatabaseError>> Writer<Reopen> {
                         let text =
                             serde_json::to_string(templates).expect("text and lists become JSON");
                         settings.insert(TEMPLATES, text.as_str())?;
+                        Ok(())
+                    }
+                    Change::Hub(hub, Some(text)) => {
+                        hubs.insert(hub.as_str(), text.as_str())?;
+                        Ok(())
+                    }
+                    Change::Hub(hub, None) => {
+                        hubs.remove(hub.as_str())?;
                         Ok(())
                     }
                     Change::Membership(hub, user, change) => {
@@ -152,6 +167,16 @@ fn read(database: &Database) -> Result<Restored, StoreError> {
     let templates = settings.get(TEMPLATES)?;
     let templates = templates.map(|text| serde_json::from_str(text.value())).transpose();
     let templates = templates.map_err(StoreError::Templates)?;
+    let mut hubs = Vec::new();
+    for row in transaction.open_table(HUBS)?.iter()? {
+        let (hub, text) = row?;
+        let document = serde_json::from_str(text.value())
+            .map_err(|source| StoreError::Hub { hub: hub.value().to_owned(), source })?;
+        // Only checked names are written.
+        if let Ok(hub) = HubName::parse(hub.value()) {
+            hubs.push((hub, document));
+        }
+    }
     let mut memberships = Vec::new();
     let mut unreadable = 0_u64;
     for row in transaction.open_table(MEMBERSHIPS)?.iter()? {
@@ -170,7 +195,7 @@ fn read(database: &Database) -> Result<Restored, StoreError> {
             "stored memberships have names that are not allowed; they are left out"
         );
     }
-    Ok(Restored { templates, memberships })
+    Ok(Restored { templates, hubs, memberships })
 }
 
 fn apply(

@@ -11,6 +11,7 @@ mod data_plane;
 mod events;
 mod handshake;
 mod http;
+mod hub_settings;
 mod node;
 mod oidc;
 mod order;
