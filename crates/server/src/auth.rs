@@ -9,6 +9,7 @@ use std::time::Duration;
 use hookwire_proto::name::HubName;
 use hookwire_proto::token::identity::Origin;
 use hookwire_proto::token::{self, Audience, Claims, TokenError};
+use hookwire_proto::tunnel;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 
 pub(crate) use self::identity::IdentityProviders;
@@ -45,25 +46,59 @@ impl Edge {
         }
         let token = bearer(head.headers())?
             .ok_or_else(|| ApiError::unauthorized("a bearer token is needed"))?;
+        let only_asks = matches!(*head.method(), Method::GET | Method::HEAD);
+        match self.foreign_access(token).await? {
+            Foreign::No => {
+                let checked = self.check(token, head.uri().path());
+                checked.map(drop).map_err(|error| refused(&error))
+            }
+            Foreign::Access(RestAccess::Full) => Ok(()),
+            Foreign::Access(RestAccess::Read) if only_asks => Ok(()),
+            Foreign::Access(RestAccess::Read) => {
+                Err(forbidden("the token's role may only ask questions"))
+            }
+            Foreign::NoAccess => Err(forbidden("the token has no role that is known here")),
+        }
+    }
+
+    /// Makes sure that an upstream may open a tunnel of `hub`: by a token that a key holder made for the URL, the hub in its query
+    /// included, or by one of an identity provider that gives its holder every right. Returns the user that the token names.
+    ///
+    /// # Errors
+    /// As [`Edge::authorize_caller`].
+    pub(crate) async fn authorize_tunnel(
+        &self,
+        head: &Request<()>,
+        hub: &HubName,
+    ) -> Result<Option<String>, ApiError> {
+        let token = client_token(head)?;
+        let token = token.ok_or_else(|| ApiError::unauthorized("a token is needed"))?;
+        match self.foreign_access(&token).await? {
+            Foreign::No => {
+                let claims = self.check(&token, tunnel::PATH).map_err(|error| refused(&error))?;
+                if !is_for_hub(&claims, hub) {
+                    return Err(ApiError::unauthorized("the token was made for another hub"));
+                }
+                Ok(claims.sub().map(str::to_owned))
+            }
+            Foreign::Access(RestAccess::Full) => Ok(None),
+            Foreign::Access(RestAccess::Read) | Foreign::NoAccess => {
+                Err(forbidden("the token has no role that may open a tunnel"))
+            }
+        }
+    }
+
+    /// Returns what a token of an identity provider gives.
+    async fn foreign_access(&self, token: &str) -> Result<Foreign, ApiError> {
         let rules = self.rules();
-        let origin = if rules.identity_providers.is_empty() {
-            None
-        } else {
-            Origin::of(token).map_err(|error| refused(&error))?
-        };
-        let Some(origin) = origin else {
-            let checked = self.check(token, head.uri().path());
-            return checked.map(drop).map_err(|error| refused(&error));
-        };
+        if rules.identity_providers.is_empty() {
+            return Ok(Foreign::No);
+        }
+        let origin = Origin::of(token).map_err(|error| refused(&error))?;
+        let Some(origin) = origin else { return Ok(Foreign::No) };
         let now = unix_time().as_secs();
         let access = rules.identity_providers.access(token, &origin, now, &self.tasks).await?;
-        let only_asks = matches!(*head.method(), Method::GET | Method::HEAD);
-        match access {
-            Some(RestAccess::Full) => Ok(()),
-            Some(RestAccess::Read) if only_asks => Ok(()),
-            Some(RestAccess::Read) => Err(forbidden("the token's role may only ask questions")),
-            None => Err(forbidden("the token has no role that is known here")),
-        }
+        Ok(access.map_or(Foreign::NoAccess, Foreign::Access))
     }
 
     /// Returns what the token of a Web PubSub client says; `None` when it has none. A token in the query goes before one in the
@@ -103,6 +138,24 @@ impl Edge {
         let audience = Audience { hosts: &self.hosts, path };
         token::check(token, unix_time().as_secs(), &self.rules().keys, &audience)
     }
+}
+
+/// What a token of an identity provider gives.
+enum Foreign {
+    /// It is of nobody else: a key holder made it.
+    No,
+    /// Nothing.
+    NoAccess,
+    Access(RestAccess),
+}
+
+/// Whether an audience of the token names the hub in its query, as that of a tunnel does (Web PubSub protocol, "Connecting").
+fn is_for_hub(claims: &Claims, hub: &HubName) -> bool {
+    claims.audiences().any(|audience| {
+        let query = audience.split_once('?').map_or("", |(_, query)| query);
+        let named = parameter(query, &["hub"]).map(|named| HubName::parse(&named));
+        named.is_some_and(|named| named.as_ref() == Ok(hub))
+    })
 }
 
 /// How long the log does not warn again of tokens that were made for another URL.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ impl Default for BodyRoom {
 /// The body of one request.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    incoming: Incoming,
+    incoming: Either<Incoming, Full<Bytes>>,
     deadline: Instant,
     /// The sender waits for a word before it sends anything.
     waits: bool,
@@ -48,7 +48,15 @@ impl RequestBody {
         let has = |name| parts.headers.contains_key(name);
         let (waits, chunked) = (has(header::EXPECT), has(header::TRANSFER_ENCODING));
         let deadline = Instant::now() + BODY_TIME_MAX;
+        let incoming = Either::Left(incoming);
         (Request::from_parts(parts, ()), Self { incoming, deadline, waits, chunked })
+    }
+
+    /// Returns a body that is here already.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        let incoming = Either::Right(Full::new(bytes));
+        let deadline = Instant::now() + BODY_TIME_MAX;
+        Self { incoming, deadline, waits: false, chunked: false }
     }
 
     /// Whether there is nothing to read.

@@ -258,7 +258,7 @@ fn count(result: &'static str) {
     ::metrics::counter!("hookwire_handshakes_total", "result" => result).increment(1);
 }
 
-fn switching(accept: HeaderValue, subprotocol: Option<String>) -> Answer {
+pub(crate) fn switching(accept: HeaderValue, subprotocol: Option<String>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();

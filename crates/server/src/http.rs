@@ -39,6 +39,7 @@ use crate::shards::{NoAnswer, Shards};
 use crate::store::Store;
 use crate::swap::Swap;
 use crate::tls::Tls;
+use crate::tunnel::{self, Tunnels};
 use crate::upstream::Upstream;
 use crate::{console, handshake, health, manage, refusals, rest};
 
@@ -108,6 +109,8 @@ pub(crate) struct Edge {
     /// Ends accepting and idle connections.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Upstreams that have connected to the service.
+    pub(crate) tunnels: Tunnels,
 }
 
 impl Edge {
@@ -357,6 +360,12 @@ async fn dispatch(
                 return Err(ApiError::bad_request("a handshake has no body"));
             }
             handshake::connect_web_pubsub(edge, hub, head).await
+        }
+        Route::Tunnel { hub } => {
+            if !body.is_empty() {
+                return Err(ApiError::bad_request("a handshake has no body"));
+            }
+            tunnel::connect(edge, hub, head).await
         }
         Route::DataPlane(call) => Ok(rest::data_plane(edge, call, head, body).await),
         Route::Admin(inquiry) => rest::admin(edge, inquiry, head, body).await,

@@ -29,4 +29,5 @@ pub mod store;
 mod swap;
 mod time;
 pub mod tls;
+mod tunnel;
 mod upstream;

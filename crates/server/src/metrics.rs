@@ -48,7 +48,7 @@ impl Kind {
 }
 
 /// What the runtime records by macros, where it happens: name, type, unit, meaning.
-const RECORDED: [(&str, Kind, Unit, &str); 11] = [
+const RECORDED: [(&str, Kind, Unit, &str); 13] = [
     (
         "hookwire_handshakes_total",
         Kind::Counter,
@@ -114,6 +114,13 @@ const RECORDED: [(&str, Kind, Unit, &str); 11] = [
         Kind::Counter,
         Unit::Count,
         "Times that the configuration was read again, by result.",
+    ),
+    ("hookwire_tunnels", Kind::Gauge, Unit::Count, "Tunnels that are open."),
+    (
+        "hookwire_tunnel_requests_total",
+        Kind::Counter,
+        Unit::Count,
+        "Requests through tunnels by kind (events, and REST calls of upstreams) and result.",
     ),
 ];
 

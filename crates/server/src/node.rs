@@ -36,6 +36,7 @@ use crate::shards::{Shards, random};
 use crate::store::{Store, StoreError};
 use crate::swap::Swap;
 use crate::tls::{self, Tls, TlsError};
+use crate::tunnel::Tunnels;
 use crate::upstream::Upstream;
 
 /// Calls taken from a shard at once.
@@ -114,8 +115,9 @@ impl Node {
             tracing::info!("templates set at run time win over those of the configuration");
         }
         metrics::recorder();
+        let tunnels = Tunnels::default();
         let log = EventLog::new(config.limits.event_log_entries);
-        let upstream = upstream(&config, &bound, log.clone()).await?;
+        let upstream = upstream(&config, &bound, log.clone(), tunnels.clone()).await?;
         let count = match config.shards {
             0 => thread::available_parallelism().map_or(1, usize::from),
             count => count,
@@ -168,6 +170,7 @@ impl Node {
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            tunnels,
         });
         let room = http::room();
         for listener in plain {
@@ -249,6 +252,7 @@ impl Node {
         self.edge.shards.stop();
         let rest = async {
             self.edge.tasks.wait().await;
+            let tunnels = self.edge.tunnels.clone();
             // The store's writer ends with its last user, the call queues with the shards' threads.
             drop(self.edge);
             drop(self.reloader);
@@ -258,6 +262,8 @@ impl Node {
             let joined = joined.await.unwrap_or(false);
             self.calls.wait().await;
             self.upstream.flush().await;
+            // The last events have gone through them.
+            tunnels.finish().await;
             joined
         };
         let finished = tokio::time::timeout_at(deadline, rest).await.unwrap_or(false);
@@ -282,6 +288,7 @@ async fn upstream(
     config: &Config,
     bound: &[SocketAddr],
     log: EventLog,
+    tunnels: Tunnels,
 ) -> Result<Upstream, StartError> {
     let ca_files = config.upstream_ca_files.clone();
     let roots = tokio::task::spawn_blocking(move || tls::roots(&ca_files))
@@ -289,7 +296,7 @@ async fn upstream(
         .map_err(|error| StartError::System(io::Error::other(error)))??;
     let origin = config.endpoints(bound)[0].host_str().unwrap_or_default().to_owned();
     let (keys, refused) = (config.access_keys.clone(), config.refused_addresses.clone());
-    let upstream = Upstream::new(config.upstream, refused, roots, keys, origin, log).await;
+    let upstream = Upstream::new(config.upstream, refused, roots, keys, origin, log, tunnels).await;
     upstream.map_err(StartError::System)
 }
 

@@ -37,7 +37,7 @@ fn kind(path: &str) -> (Kind, Option<Dialect>) {
     let begins = |start: &str| path.starts_with(start);
     if begins("/ws/client") {
         (Kind::Handshake, Some(Dialect::Preview))
-    } else if begins("/client") {
+    } else if begins("/client") || begins("/server/tunnel") {
         (Kind::Handshake, Some(Dialect::WebPubSub))
     } else if begins("/ws/") || begins("/manage/") {
         (Kind::Rest, Some(Dialect::Preview))
@@ -57,6 +57,7 @@ mod tests {
         for (path, kind_of, dialect) in [
             ("/ws/client/hubs/chat", Kind::Handshake, Some(Dialect::Preview)),
             ("/client/hubs/chat", Kind::Handshake, Some(Dialect::WebPubSub)),
+            ("/server/tunnel", Kind::Handshake, Some(Dialect::WebPubSub)),
             ("/ws/api/v1/hubs/chat", Kind::Rest, Some(Dialect::Preview)),
             ("/manage/v1/ws/upstream", Kind::Rest, Some(Dialect::Preview)),
             ("/api/hubs/chat/:send", Kind::Rest, Some(Dialect::WebPubSub)),

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 pub(crate) use self::admin::answer as admin;
 pub(crate) use self::data_plane::answer as data_plane;
+pub(crate) use self::data_plane::answer_authorized as authorized_data_plane;
 pub(crate) use self::description::answer as description;
 pub(crate) use self::events::live;
 pub(crate) use self::preview::perform;

@@ -26,6 +26,8 @@ pub(crate) enum Route {
     Client { hub: HubName, format: Option<String> },
     /// A client of Web PubSub wants to connect.
     WebPubSubClient { hub: HubName },
+    /// An upstream wants to open a tunnel.
+    Tunnel { hub: HubName },
     /// The REST API of Web PubSub.
     DataPlane(data_plane::Call),
     /// The lists for those who look after the service.
@@ -64,7 +66,8 @@ impl Route {
     /// Returns the hub that the request names.
     pub(crate) const fn hub(&self) -> Option<&HubName> {
         match self {
-            Self::Client { hub, .. }
+            Self::Tunnel { hub }
+            | Self::Client { hub, .. }
             | Self::WebPubSubClient { hub }
             | Self::DataPlane(data_plane::Call { hub, .. })
             | Self::Send { hub, .. }
@@ -89,6 +92,7 @@ impl Route {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Client { .. } | Self::WebPubSubClient { .. } => "client",
+            Self::Tunnel { .. } => "tunnel",
             Self::DataPlane(call) => call.operation.name(),
             Self::Admin(_) => "admin",
             Self::Description => "description",
@@ -131,6 +135,7 @@ fn read(method: &Method, uri: &Uri) -> Result<Route, ApiError> {
             preview::rest_api(method, HubName::parse(hub)?, rest, query)
         }
         ["client", rest @ ..] => web_pubsub_client(method, rest, query),
+        ["server", "tunnel"] => tunnel(method, query),
         ["api", "hubs", hub, rest @ ..] => {
             data_plane::parse(method, hub, rest, query).map(Route::DataPlane)
         }
@@ -162,6 +167,16 @@ fn web_pubsub_client(method: &Method, rest: &[&str], query: &str) -> Result<Rout
     };
     let hub = parse_name(hub, "hub")?;
     only(method, "GET", &[Method::GET], Route::WebPubSubClient { hub })
+}
+
+/// Reads the query of `/server/tunnel` (Web PubSub protocol, "Tunnel"). The `target`, which a frame of the service may have named, is
+/// this node whatever it says.
+fn tunnel(method: &Method, query: &str) -> Result<Route, ApiError> {
+    let query = Query::parse(query)?;
+    let hub = query.one("hub")?;
+    let hub = hub.ok_or_else(|| ApiError::bad_request("the hub is missing").about("hub"))?;
+    let hub = parse_name(HubName::parse(hub), "hub")?;
+    only(method, "GET", &[Method::GET], Route::Tunnel { hub })
 }
 
 fn only(
@@ -232,6 +247,23 @@ mod tests {
             ("GET", "/client/hubs", 404),
             ("GET", "/client/hubs/chat/x", 404),
             ("POST", "/client/hubs/chat", 405),
+        ] {
+            assert_eq!(route(method, uri), Err(status), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn tunnels_name_their_hub() {
+        let expected = || Ok(Route::Tunnel { hub: HubName::parse("chat").unwrap() });
+        for uri in ["/server/tunnel?hub=Chat&access_token=x", "/server/tunnel/?hub=chat&target=x"] {
+            assert_eq!(route("GET", uri), expected(), "{uri}");
+        }
+        for (method, uri, status) in [
+            ("GET", "/server/tunnel", 400),
+            ("GET", "/server/tunnel?hub=", 400),
+            ("GET", "/server/tunnel?hub=a&hub=b", 400),
+            ("GET", "/server", 404),
+            ("POST", "/server/tunnel?hub=chat", 405),
         ] {
             assert_eq!(route(method, uri), Err(status), "{method} {uri}");
         }

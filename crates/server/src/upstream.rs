@@ -12,15 +12,18 @@ mod listener;
 mod outcome;
 mod request;
 mod resolver;
+mod through_tunnel;
 mod token;
 mod validation;
 mod wire;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use hookwire_hub::{Call, Dialect, Event, EventCopy, Input, Reply, UpstreamAnswer};
 use hookwire_proto::handler::{HandlerAuth, HandlerUrl};
 use hookwire_proto::name::HubName;
@@ -46,6 +49,7 @@ use crate::config::{AddressRange, UpstreamLimits};
 use crate::event_log::{self, Entry, EventLog};
 use crate::http::unix_time;
 use crate::swap::Swap;
+use crate::tunnel::Tunnels;
 
 /// Upstreams that are remembered; when more are named, those without calls are forgotten.
 const UPSTREAMS_MAX: usize = 1_024;
@@ -67,6 +71,7 @@ struct Inner {
     validations: Validations,
     tokens: Tokens,
     listeners: Listeners,
+    tunnels: Tunnels,
     limits: Swap<UpstreamLimits>,
     log: EventLog,
     figures: Figures,
@@ -79,7 +84,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Upstreams {
-    /// By scheme, host and port.
+    /// By scheme, host and port; tunnels by hub.
     named: HashMap<String, Arc<Named>>,
     is_finishing: bool,
 }
@@ -112,8 +117,14 @@ pub(crate) struct Figures {
 enum CallError {
     #[error("not a URL that can be called")]
     Url,
-    #[error("handlers behind tunnel:/// are not served yet")]
-    Tunnel,
+    #[error("the hub has no tunnel")]
+    NoTunnel,
+    #[error("the tunnel was lost before it answered")]
+    TunnelLost,
+    #[error("the request is longer than a frame of the tunnel may be")]
+    TooLongForTunnel,
+    #[error("the answer through the tunnel has a status or headers that HTTP does not know")]
+    TunnelAnswer,
     #[error("addresses of this range are refused")]
     RefusedAddress,
     #[error("{0}")]
@@ -152,14 +163,15 @@ enum CallError {
 impl CallError {
     const fn result(&self) -> &'static str {
         match self {
-            Self::Url | Self::Tunnel | Self::RefusedAddress => "refused",
+            Self::Url | Self::RefusedAddress | Self::TooLongForTunnel => "refused",
             Self::Unvalidated(_) => "unvalidated",
             Self::NoToken(_) => "no_token",
             Self::Overloaded => "overloaded",
-            Self::Unreachable(_) => "unreachable",
-            Self::Broken(_) => "broken",
+            Self::Unreachable(_) | Self::NoTunnel => "unreachable",
+            Self::Broken(_) | Self::TunnelLost => "broken",
             Self::Timeout(_) => "timeout",
             Self::TooLarge(_)
+            | Self::TunnelAnswer
             | Self::Encoded
             | Self::NotUtf8
             | Self::NotJson
@@ -173,10 +185,11 @@ impl CallError {
     /// Whether the network failed, which may soon be over.
     fn is_of_network(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Broken(_) => true,
+            Self::Unreachable(_) | Self::Broken(_) | Self::NoTunnel | Self::TunnelLost => true,
             Self::Unvalidated(verdict) => matches!(**verdict, Verdict::Failed(_)),
             Self::Url
-            | Self::Tunnel
+            | Self::TooLongForTunnel
+            | Self::TunnelAnswer
             | Self::RefusedAddress
             | Self::NoToken(_)
             | Self::Overloaded
@@ -228,7 +241,7 @@ struct Calling<'a> {
 
 impl Upstream {
     /// Returns a caller that signs with `keys`, goes to no `refused` address, believes certificates of `roots`, names `origin` as
-    /// the host by which upstreams know the service, and tells `log` what comes of it.
+    /// the host by which upstreams know the service, tells `log` what comes of it, and reaches others through `tunnels`.
     ///
     /// # Errors
     /// The HTTP library cannot be taught how header names are spelled.
@@ -239,6 +252,7 @@ impl Upstream {
         keys: Vec<AccessKey>,
         origin: String,
         log: EventLog,
+        tunnels: Tunnels,
     ) -> std::io::Result<Self> {
         Ok(Self(Arc::new(Inner {
             http: Http::new(refused, roots)?,
@@ -246,6 +260,7 @@ impl Upstream {
             validations: Validations::default(),
             tokens: Tokens::default(),
             listeners: Listeners::new(),
+            tunnels,
             limits: Swap::new(limits),
             log,
             figures: Figures::default(),
@@ -326,6 +341,7 @@ impl Upstream {
                 let result = answer::status_class(answer.status);
                 (Reply::Answered(Box::new(answer)), result)
             }
+            Err(error @ CallError::NoTunnel) => (through_tunnel::no_tunnel(), error.result()),
             Err(error) => (Reply::Failed { reason: chain(&error) }, error.result()),
         };
         in_flight.decrement(1.0);
@@ -343,17 +359,16 @@ impl Upstream {
         report: &impl Fn(Input),
     ) -> Result<UpstreamAnswer, CallError> {
         let event = call.event.kind();
-        if let Dialect::WebPubSub { handler, .. } = &call.dialect
-            && handler.url.is_tunnel()
-        {
-            tracing::warn!(hub = %call.hub, event, "handlers behind tunnel:/// are not served yet");
-            return Err(CallError::Tunnel);
-        }
         let Some(target) = Target::parse(&call.url) else {
             tracing::warn!(hub = %call.hub, event, "an upstream's URL cannot be called");
             return Err(CallError::Url);
         };
-        let named = self.named(target.origin());
+        let name = if target.is_tunnel {
+            Cow::Owned(through_tunnel::name(&call.hub))
+        } else {
+            Cow::Borrowed(target.origin())
+        };
+        let named = self.named(&name);
         let result = self.answer(call, &target, &named, attempts, report).await;
         match &result {
             Ok(UpstreamAnswer { status, .. }) => {
@@ -361,13 +376,13 @@ impl Upstream {
                 // 4xx is how an upstream says no.
                 if !matches!(status, 200..300 | 400..500) {
                     let reason = format!("HttpHandlerUnexpectedResponse: it answered {status}");
-                    named.warn(target.origin(), &reason);
+                    named.warn(&name, &reason);
                 }
             }
             Err(error) => {
                 let reason = chain(error);
                 tracing::debug!(event, connection = %call.connection, url = target.shown(), reason, "an upstream call failed");
-                named.warn(target.origin(), &reason);
+                named.warn(&name, &reason);
             }
         }
         result
@@ -381,7 +396,7 @@ impl Upstream {
         attempts: &AtomicU32,
         report: &impl Fn(Input),
     ) -> Result<UpstreamAnswer, CallError> {
-        if !self.0.http.may_call(target) {
+        if !target.is_tunnel && !self.0.http.may_call(target) {
             return Err(CallError::RefusedAddress);
         }
         let limits = self.0.limits.get();
@@ -459,9 +474,18 @@ impl Upstream {
             attempts.fetch_add(1, Ordering::Relaxed);
             let authorization = authorization.as_ref();
             let request = self.0.requests.call(call, target, authorization, *unix_seconds);
+            if target.is_tunnel {
+                let framed = through_tunnel::framed(request);
+                let (head, written) = self.0.tunnels.send(&call.hub, framed);
+                let answer = async {
+                    let head = head.await.map_err(through_tunnel::failure)?;
+                    answer::read(head, wanted).await.map_err(Failure::Final)
+                };
+                return (Either::Left(answer), Either::Left(written));
+            }
             let (head, written) = self.0.http.send(request);
             let answer = async { answer::read(head.await?, wanted).await.map_err(Failure::Final) };
-            (answer, written)
+            (Either::Right(answer), Either::Right(written))
         };
         let pass = || {
             passed();
@@ -498,7 +522,10 @@ impl Upstream {
     /// Does what must be done before a handler gets an event. Returns the value of `Authorization`.
     async fn prepare(&self, call: &Call) -> Result<Option<HeaderValue>, CallError> {
         let Dialect::WebPubSub { handler, .. } = &call.dialect else { return Ok(None) };
-        self.validate(&handler.url, &call.hub).await?;
+        // Who has opened a tunnel wants events.
+        if !handler.url.is_tunnel() {
+            self.validate(&handler.url, &call.hub).await?;
+        }
         match &handler.auth {
             HandlerAuth::None => Ok(None),
             HandlerAuth::Bearer { source } => {

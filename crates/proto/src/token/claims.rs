@@ -22,6 +22,11 @@ impl Claims {
         self.0.get(name)
     }
 
+    /// Returns the texts of `aud`.
+    pub fn audiences(&self) -> impl Iterator<Item = &str> {
+        self.get("aud").map_or(&[][..], elements).iter().filter_map(Value::as_str)
+    }
+
     /// Returns the roles that the token gives: [`ROLE_CLAIM`] is a text or a list; what is no text in it gives nothing.
     pub fn roles(&self) -> Vec<String> {
         let roles = self.get(ROLE_CLAIM).map_or(&[][..], elements);

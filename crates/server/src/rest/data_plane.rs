@@ -42,10 +42,23 @@ pub(crate) async fn answer(
     head: &Request<()>,
     body: &mut RequestBody,
 ) -> Answer {
-    let result = match edge.authorize_caller(head).await {
-        Ok(()) => perform(edge, call, head, body).await,
-        Err(error) => Err(error),
-    };
+    match edge.authorize_caller(head).await {
+        Ok(()) => answer_authorized(edge, call, head, body).await,
+        Err(error) => complete(Err(error)),
+    }
+}
+
+/// Answers a call of somebody who may make it.
+pub(crate) async fn answer_authorized(
+    edge: &Edge,
+    call: Call,
+    head: &Request<()>,
+    body: &mut RequestBody,
+) -> Answer {
+    complete(perform(edge, call, head, body).await)
+}
+
+fn complete(result: Result<Answer, ApiError>) -> Answer {
     let mut answer = result.unwrap_or_else(|error| error.for_web_pubsub().into_answer());
     answer.headers_mut().insert(
         HeaderName::from_static("api-supported-versions"),

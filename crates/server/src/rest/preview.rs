@@ -77,6 +77,7 @@ pub(crate) async fn perform(
         }
         Route::Client { .. }
         | Route::WebPubSubClient { .. }
+        | Route::Tunnel { .. }
         | Route::DataPlane(_)
         | Route::Admin(_)
         | Route::Description

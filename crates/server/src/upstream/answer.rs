@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hookwire_hub::{Event, UpstreamAnswer};
 use http::{HeaderMap, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use serde::de::IgnoredAny;
 
 use super::CallError;
@@ -90,10 +90,14 @@ pub(super) const fn status_class(status: u16) -> &'static str {
 ///
 /// # Errors
 /// It is malformed, too large or breaks off; its connection is not used again then.
-pub(super) async fn read(
-    response: Response<Incoming>,
+pub(super) async fn read<B>(
+    response: Response<B>,
     wanted: Wanted,
-) -> Result<UpstreamAnswer, CallError> {
+) -> Result<UpstreamAnswer, CallError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (head, body) = response.into_parts();
     let status = head.status.as_u16();
     if wanted == Wanted::Status {
@@ -107,7 +111,11 @@ pub(super) async fn read(
     Ok(answer)
 }
 
-async fn collect(body: Incoming, bytes_max: usize) -> Result<Bytes, CallError> {
+async fn collect<B>(body: B, bytes_max: usize) -> Result<Bytes, CallError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     // What announces too much is not read at all.
     if u64::try_from(bytes_max).is_ok_and(|max| max < body.size_hint().lower()) {
         return Err(CallError::TooLarge(bytes_max));

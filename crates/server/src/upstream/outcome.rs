@@ -146,7 +146,11 @@ fn of_error(error: &CallError) -> Outcome {
         |verdict, advice: &str| Outcome::fault(verdict, format!("{}{advice}", chain(error)));
     match error {
         CallError::Url => fault("bad_url", ": check the URL template"),
-        CallError::Tunnel => fault("no_tunnel", ""),
+        CallError::NoTunnel => {
+            fault("no_tunnel", "; whoever serves this hub's events must open one")
+        }
+        CallError::TunnelLost => fault("broken_off", ""),
+        CallError::TooLongForTunnel => fault("too_large", ""),
         CallError::RefusedAddress => fault("refused_address", ": see upstream.refused_addresses"),
         CallError::Unvalidated(verdict) => of_verdict(verdict),
         CallError::NoToken(_) => fault("no_token", "; see the handler's auth"),
@@ -172,7 +176,9 @@ fn of_error(error: &CallError) -> Outcome {
         CallError::NotUtf8 | CallError::NotJson => {
             fault("bad_answer", "; mend the Content-Type or the body")
         }
-        CallError::UserId | CallError::State | CallError::Cookies => fault("bad_answer", ""),
+        CallError::UserId | CallError::State | CallError::Cookies | CallError::TunnelAnswer => {
+            fault("bad_answer", "")
+        }
         CallError::GivenUp => fault("given_up", ": nobody waited for the answer any more"),
     }
 }

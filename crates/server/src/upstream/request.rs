@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use hookwire_hub::{Call, Dialect, EventCopy};
 use hookwire_proto::signature::AccessKey;
+use hookwire_proto::tunnel;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use url::{Position, Url};
 
 use self::cloud_event::CloudEvent;
+use super::through_tunnel;
 use crate::swap::Swap;
 
 /// Makes requests.
@@ -40,6 +42,8 @@ pub(super) struct Target {
     /// In normal form, as it was judged.
     pub(super) url: Url,
     uri: Uri,
+    /// Whether the URL is `tunnel:///…`; its host means nothing then.
+    pub(super) is_tunnel: bool,
 }
 
 /// The headers of a request.
@@ -47,11 +51,16 @@ pub(super) struct Target {
 struct Headers(HeaderMap);
 
 impl Target {
-    /// Returns the target that `text` names, or `None` if it is not an http or https URL with a host.
+    /// Returns the target that `text` names, or `None` if it is neither an http or https URL with a host nor one of the tunnel.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()))?;
+        let path = tunnel::path(text);
+        let is_tunnel = path.is_some();
+        let through_tunnel = path.map(|path| format!("http://{}/{path}", through_tunnel::HOST));
+        let url = Url::parse(through_tunnel.as_deref().unwrap_or(text))
+            .ok()
+            .filter(|url| ["http", "https"].contains(&url.scheme()))?;
         let uri = url.as_str().parse().ok()?;
-        Some(Self { url, uri })
+        Some(Self { url, uri, is_tunnel })
     }
 
     /// Returns scheme, host and port, which make an upstream.
@@ -179,6 +188,12 @@ impl Requests {
         headers.put("ce-awpsversion", cloud_event::AWPS_VERSION);
         self.cloud_event_spelling.request(method.clone(), target, headers, Bytes::new())
     }
+}
+
+/// Returns a header's name in its documented spelling.
+pub(super) fn spelled(name: &HeaderName) -> &str {
+    let mut known = preview::NAMES.into_iter().chain(cloud_event::NAMES);
+    known.find(|known| known.eq_ignore_ascii_case(name.as_str())).unwrap_or(name.as_str())
 }
 
 impl Spelling {

@@ -54,10 +54,10 @@ impl Caller {
 
     async fn refusing(limits: UpstreamLimits, refused: Vec<AddressRange>) -> Self {
         let keys = KEYS.map(|key| AccessKey::parse(key).unwrap()).to_vec();
-        let log = EventLog::new(1_000);
-        let roots = RootCertStore::empty();
-        let upstream =
-            Upstream::new(limits, refused, roots, keys, ORIGIN.to_owned(), log).await.unwrap();
+        let (log, tunnels) = (EventLog::new(1_000), Tunnels::default());
+        let (origin, roots) = (ORIGIN.to_owned(), RootCertStore::empty());
+        let upstream = Upstream::new(limits, refused, roots, keys, origin, log, tunnels);
+        let upstream = upstream.await.unwrap();
         let (report, inputs) = mpsc::unbounded_channel();
         Self { upstream, inputs, report, last: 0 }
     }

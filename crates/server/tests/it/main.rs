@@ -20,4 +20,5 @@ mod rest;
 mod service;
 mod shutdown;
 mod tls;
+mod tunnel;
 mod upstream;

@@ -178,12 +178,17 @@ fn handlers_prove_who_the_service_is() {
 }
 
 #[test]
-fn handlers_behind_the_tunnel_are_warned_of() {
+fn handlers_may_be_behind_the_tunnel() {
     let text = "defaults.event_handler = [{ url_template = \"tunnel:///api/{event}\" }]";
     let (config, warnings) = load(&with_key(text), &[]).unwrap();
     assert!(hub(&config, "any").handlers[0].url.is_tunnel());
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let auth = ", auth = { kind = \"bearer_file\", file = \"/run/token\" } }]";
+    let (_, warnings) = load(&with_key(&text.replace(" }]", auth)), &[]).unwrap();
     assert_eq!(
         warnings,
-        ["defaults: handlers behind tunnel:/// are not served yet: their events fail"]
+        [
+            "defaults: the bearer token of a handler behind tunnel:/// goes to whoever opens a tunnel"
+        ]
     );
 }

@@ -242,11 +242,17 @@ async fn answers_to_notices_are_not_looked_at() {
     }
 }
 
-#[tokio::test]
-async fn handlers_behind_the_tunnel_fail_with_a_clear_reason() {
+#[tokio::test(start_paused = true)]
+async fn without_a_tunnel_a_call_is_a_503_when_repeating_is_over() {
+    let begin = Instant::now();
     let mut caller = Caller::new(UpstreamLimits::default()).await;
-    caller.begin_event("tunnel:///api/{event}", user_event("hello"));
-    assert_eq!(reason(caller.end().await.1), "handlers behind tunnel:/// are not served yet");
+    caller.begin_event("tunnel:///api/{event}", connecting());
+    let Reply::Answered(answer) = caller.end().await.1 else { panic!("it has no answer") };
+    assert_eq!((answer.status, answer.body.len()), (503, 0));
+    assert!(Duration::from_secs(3) < begin.elapsed(), "a tunnel may be about to come back");
+    caller.begin("tunnel:///{event}", Event::Message(Message::text("x")));
+    let Reply::Answered(answer) = caller.end().await.1 else { panic!("it has no answer") };
+    assert_eq!(answer.status, 503, "in the preview too");
 }
 
 #[tokio::test]
