@@ -1,11 +1,11 @@
 //! A client of Azure Web PubSub: one connection by a subprotocol, recovered when its transport is lost and replaced when it is over.
 
-mod dial;
+pub(crate) mod dial;
 mod error;
 mod event;
 mod sending;
 mod session;
-mod socket;
+pub(crate) mod socket;
 mod source;
 mod stream;
 mod task;
@@ -326,7 +326,7 @@ impl ClientBuilder {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
-        let dialer = Dialer::new(self.subprotocol, self.connect_timeout, &self.trust)?;
+        let dialer = Dialer::new(Some(self.subprotocol), self.connect_timeout, &self.trust)?;
         let seed = dial::random().map_or(0, u64::from_ne_bytes);
         let config = Config {
             subprotocol: self.subprotocol,

@@ -7,6 +7,7 @@
 //! | [`ServiceClient`] | the REST API: sends, groups, permissions, lists, URLs for clients |
 //! | [`webhook`] | the events that the service posts, and their answers |
 //! | [`Client`] | a WebSocket client of the four subprotocols, which recovers its connection |
+//! | [`TunnelClient`] | events through a connection that the application opens, for upstreams that cannot be reached |
 //!
 //! ```no_run
 //! use hookwire_client::{Client, ClientAccess, Permission, ServiceClient};
@@ -60,6 +61,7 @@ mod service_client;
 mod setup;
 mod transport;
 mod trust;
+mod tunnel;
 pub mod webhook;
 
 pub use hookwire_proto::connection_string::{ConnectionString, ConnectionStringError};
@@ -90,3 +92,7 @@ pub use self::transport::{
     ANSWER_BYTES_MAX, EXCERPT_BYTES_MAX, MESSAGE_TTL_MAX, REASON_BYTES_MAX, ServiceError,
 };
 pub use self::trust::{Trust, TrustError};
+pub use self::tunnel::{
+    LocalUpstream, TunnelClient, TunnelError, TunnelEvent, TunnelOptions, TunnelRequest,
+    TunnelResponse,
+};

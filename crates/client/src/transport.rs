@@ -325,7 +325,7 @@ pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 pub const EXCERPT_BYTES_MAX: usize = 1_024;
 
 /// How long an unused connection is kept: less than the 5 s after which Node's servers close theirs.
-const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(4);
+pub(crate) const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(4);
 
 /// Returns the start of a body. One that breaks off has no more to tell: the status stands.
 pub(crate) async fn beginning(mut body: Incoming) -> Vec<u8> {

@@ -27,19 +27,19 @@ use super::session::Lost;
 use crate::transport::{self, beginning, one_line};
 use crate::trust::Trust;
 
-/// Opens sockets of one subprotocol.
+/// Opens sockets of one subprotocol, or of none.
 #[derive(Clone, Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     connector: HttpsConnector<HttpConnector>,
-    subprotocol: Subprotocol,
+    subprotocol: Option<Subprotocol>,
     /// Longest time until a socket is open.
     limit: Duration,
 }
 
 impl Dialer {
     /// Prepares; opens nothing.
-    pub(super) fn new(
-        subprotocol: Subprotocol,
+    pub(crate) fn new(
+        subprotocol: Option<Subprotocol>,
         limit: Duration,
         trust: &Trust,
     ) -> Result<Self, ConnectError> {
@@ -49,7 +49,7 @@ impl Dialer {
     }
 
     /// Opens a socket. Dropping the future closes whatever is open by then.
-    pub(super) async fn dial(&self, url: &Url) -> Result<Upgraded, ConnectError> {
+    pub(crate) async fn dial(&self, url: &Url) -> Result<Upgraded, ConnectError> {
         tokio::time::timeout(self.limit, self.connect(url))
             .await
             .unwrap_or(Err(ConnectError::Timeout))
@@ -58,16 +58,17 @@ impl Dialer {
     async fn connect(&self, url: &Url) -> Result<Upgraded, ConnectError> {
         let base = http_base(url)?;
         let key = random::<16>().map(|nonce| STANDARD.encode(nonce)).map_err(unreachable)?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .uri(&url[Position::BeforePath..Position::AfterQuery])
             .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_KEY, &key)
-            .header(SEC_WEBSOCKET_PROTOCOL, self.subprotocol.name())
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| ConnectError::Url)?;
+            .header(SEC_WEBSOCKET_KEY, &key);
+        if let Some(subprotocol) = self.subprotocol {
+            request = request.header(SEC_WEBSOCKET_PROTOCOL, subprotocol.name());
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|_| ConnectError::Url)?;
 
         let stream = self.connector.clone().call(base).await.map_err(|error| {
             ConnectError::Unreachable(Arc::<dyn std::error::Error + Send + Sync>::from(error))
@@ -105,7 +106,7 @@ pub(super) fn recovery_url(url: &Url, lost: &Lost) -> Url {
 }
 
 /// Returns random bytes.
-pub(super) fn random<const BYTES: usize>() -> Result<[u8; BYTES], getrandom::Error> {
+pub(crate) fn random<const BYTES: usize>() -> Result<[u8; BYTES], getrandom::Error> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
@@ -123,7 +124,11 @@ fn http_base(url: &Url) -> Result<http::Uri, ConnectError> {
 }
 
 /// Checks the answer by which a server becomes a WebSocket.
-fn check(headers: &HeaderMap, key: &str, subprotocol: Subprotocol) -> Result<(), ConnectError> {
+fn check(
+    headers: &HeaderMap,
+    key: &str,
+    subprotocol: Option<Subprotocol>,
+) -> Result<(), ConnectError> {
     let value =
         |name: HeaderName| headers.get(name).map_or("", |value| value.to_str().unwrap_or(""));
     let hash = Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize();
@@ -133,7 +138,7 @@ fn check(headers: &HeaderMap, key: &str, subprotocol: Subprotocol) -> Result<(),
     if value(SEC_WEBSOCKET_ACCEPT) != STANDARD.encode(hash) {
         return Err(ConnectError::Handshake("it answers another request"));
     }
-    if value(SEC_WEBSOCKET_PROTOCOL) != subprotocol.name() {
+    if value(SEC_WEBSOCKET_PROTOCOL) != subprotocol.map_or("", Subprotocol::name) {
         return Err(ConnectError::Handshake("it does not take the subprotocol"));
     }
     Ok(())
@@ -155,7 +160,7 @@ mod tests {
             (HeaderName::from_static(name), http::HeaderValue::from_static(value))
         });
         // The key and its hash are the example of RFC 6455, section 1.3.
-        check(&headers.collect(), "dGhlIHNhbXBsZSBub25jZQ==", Subprotocol::Json)
+        check(&headers.collect(), "dGhlIHNhbXBsZSBub25jZQ==", Some(Subprotocol::Json))
     }
 
     #[test]

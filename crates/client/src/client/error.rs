@@ -102,7 +102,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Returns whether another try with the same URL would end in the same way.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Url | Self::Tls(_) => true,
             Self::Refused { status, .. } => matches!(

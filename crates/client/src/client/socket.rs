@@ -14,22 +14,24 @@ use super::dial::random;
 
 /// Both directions of a WebSocket. Reading and writing can go on at once.
 #[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) reader: Reader,
-    pub(super) writer: Writer,
+pub(crate) struct Socket {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
 }
 
 /// The incoming half.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     stream: ReadHalf<TokioIo<Upgraded>>,
     frames: Connection,
+    /// Longest message, in bytes.
+    message_bytes_max: usize,
     buffer: Box<[u8]>,
 }
 
 /// The outgoing half.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     stream: WriteHalf<TokioIo<Upgraded>>,
     output: BytesMut,
     /// Written and not yet flushed.
@@ -39,7 +41,7 @@ pub(super) struct Writer {
 
 /// What came.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     /// Frames, perhaps none that is whole.
     Events(Vec<Event>),
     /// Frames, and then something that WebSocket forbids.
@@ -49,13 +51,14 @@ pub(super) enum Incoming {
 }
 
 impl Socket {
-    /// Takes a stream after the handshake.
-    pub(super) fn new(stream: Upgraded) -> Self {
+    /// Takes a stream after the handshake. A message of more than `message_bytes_max` ends the transport.
+    pub(crate) fn new(stream: Upgraded, message_bytes_max: usize) -> Self {
         let (reader, writer) = tokio::io::split(TokioIo::new(stream));
         Self {
             reader: Reader {
                 stream: reader,
                 frames: Connection::new(Role::Client),
+                message_bytes_max,
                 buffer: vec![0; READ_BYTES].into_boxed_slice(),
             },
             writer: Writer {
@@ -70,14 +73,14 @@ impl Socket {
 
 impl Reader {
     /// Waits for bytes. Cancel-safe: a dropped future has taken none.
-    pub(super) async fn read(&mut self) -> Incoming {
+    pub(crate) async fn read(&mut self) -> Incoming {
         let read = match self.stream.read(&mut self.buffer).await {
             Ok(0) | Err(_) => return Incoming::End,
             Ok(read) => read,
         };
         let mut events = Vec::new();
         let input = &mut self.buffer[..read];
-        match self.frames.handle_input(input, RECEIVED_BYTES_MAX, &mut events) {
+        match self.frames.handle_input(input, self.message_bytes_max, &mut events) {
             Ok(()) => Incoming::Events(events),
             Err(error) => Incoming::Violation(events, error.close_code()),
         }
@@ -86,17 +89,17 @@ impl Reader {
 
 impl Writer {
     /// Returns whether there is something to write.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         !self.output.is_empty() || self.is_dirty
     }
 
     /// Returns whether more should wait until something was written.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         OUTPUT_BYTES_MAX <= self.output.len()
     }
 
     /// Writes a part of what there is. Cancel-safe: what was not written stays.
-    pub(super) async fn write(&mut self) -> io::Result<()> {
+    pub(crate) async fn write(&mut self) -> io::Result<()> {
         if self.output.is_empty() {
             self.stream.flush().await?;
             self.is_dirty = false;
@@ -114,22 +117,22 @@ impl Writer {
     }
 
     /// Appends a message.
-    pub(super) fn put_message(&mut self, message: &Message) -> io::Result<()> {
+    pub(crate) fn put_message(&mut self, message: &Message) -> io::Result<()> {
         self.put(message.kind.opcode(), &message.data)
     }
 
     /// Appends a ping.
-    pub(super) fn put_ping(&mut self) -> io::Result<()> {
+    pub(crate) fn put_ping(&mut self) -> io::Result<()> {
         self.put(Opcode::Ping, b"")
     }
 
     /// Appends a pong.
-    pub(super) fn put_pong(&mut self, payload: &[u8]) -> io::Result<()> {
+    pub(crate) fn put_pong(&mut self, payload: &[u8]) -> io::Result<()> {
         self.put(Opcode::Pong, payload)
     }
 
     /// Appends a close frame, after which nothing is appended any more.
-    pub(super) fn put_close(&mut self, code: Option<CloseCode>) -> io::Result<()> {
+    pub(crate) fn put_close(&mut self, code: Option<CloseCode>) -> io::Result<()> {
         let payload = code.map(|code| CloseFrame { code, reason: String::new() }.to_payload());
         self.put(Opcode::Close, &payload.unwrap_or_default())?;
         self.close_was_sent = true;
@@ -137,7 +140,7 @@ impl Writer {
     }
 
     /// Returns whether a close frame was appended.
-    pub(super) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.close_was_sent
     }
 
@@ -149,10 +152,6 @@ impl Writer {
         Ok(())
     }
 }
-
-/// Longest message that is taken, in bytes: an upstream's answer of 16 MiB in base64, and what stands around it. A longer one ends the
-/// transport.
-const RECEIVED_BYTES_MAX: usize = 24 << 20;
 
 /// Read at once at most, in bytes.
 const READ_BYTES: usize = 16 << 10;

@@ -22,6 +22,10 @@ use super::socket::{Incoming, Reader, Socket, Writer};
 use super::source::UrlSource;
 use crate::payload::Payload;
 
+/// Longest message that is taken, in bytes: an upstream's answer of 16 MiB in base64, and what stands around it. A longer one ends the
+/// transport.
+const RECEIVED_BYTES_MAX: usize = 24 << 20;
+
 /// By what a caller gets its answer.
 pub(super) type ReplyTo = oneshot::Sender<Result<Reply, ClientError>>;
 
@@ -143,7 +147,7 @@ impl Task {
                 edge.dialing = None;
                 match outcome {
                     Ok(stream) => {
-                        edge.socket = Some(Socket::new(stream));
+                        edge.socket = Some(Socket::new(stream, RECEIVED_BYTES_MAX));
                         edge.farewell = None;
                         edge.url = url.or(edge.url.take());
                         self.session.handle_opened(now());

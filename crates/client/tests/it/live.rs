@@ -3,6 +3,7 @@
 mod client;
 mod recovery;
 mod rest;
+mod tunnel;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
