@@ -348,6 +348,29 @@ describe('sending', () => {
     expect(ada.send('public', 'one more')).toBe(false)
   })
 
+  it('carries the files that were brought for it, also over a reload of the page', async () => {
+    let kept: string | null = null
+    const keep = { load: () => kept, save: (text: string) => (kept = text) }
+    const ada = await page('ada', 'public', keep)
+    expect(ada.attach('public', [new File(['abc'], 'a.png')])).toBe(true)
+    await settle()
+    expect(ada.uploads('public').map(({ state }) => state)).toEqual(['ready'])
+    service.weather = { ...service.weather, unavailable: () => 'before' }
+    expect(ada.send('public', '')).toBe(true)
+    expect(ada.uploads('public')).toEqual([])
+    await settle()
+    ada.stop()
+    service.weather = { ...service.weather, unavailable: () => undefined }
+    const again = await page('ada', 'public', keep)
+    await settle()
+    const [message] = again.feed('public')?.messages ?? []
+    expect(message?.attachments.map(({ name }) => name)).toEqual([expect.stringMatching(/^a\.png by \/api\/attachments\?ticket=/u)])
+    const url = () => again.feed('public')?.messages[0]?.attachments[0]?.url
+    service.rooms.get('public')!.messages = [{ ...message!, attachments: [{ ...message!.attachments[0]!, url: '/api/attachments?ticket=new' }] }]
+    await Promise.all([again.renew('public', 1), settle()])
+    expect(url()).toBe('/api/attachments?ticket=new')
+  })
+
   it('survives a reload of the page, with the same key', async () => {
     let kept: string | null = null
     const keep = { load: () => kept, save: (text: string) => (kept = text) }

@@ -9,7 +9,8 @@
 import { Connection, ConnectionLost, type ConnectionState, type Environment, RequestError } from './connection'
 import { Feed } from './feed'
 import { type Keep, Outbox, type Unsent } from './outbox'
-import { type Body, type Conversation, type Message, type Push, type User, parseConversation, parseHello } from './wire'
+import { type Bring, type Upload, Uploads } from './uploads'
+import { type Body, type Conversation, type Message, type Push, type User, parseConversation, parseHello, parseInvitation } from './wire'
 
 /** Milliseconds without a frame after which the page asks for something, to notice a dead connection. */
 export const PROBE_MS = 60_000
@@ -29,11 +30,13 @@ export interface ChatEnvironment extends Environment {
   newKey(): string
   /** Keeps what is not sent yet over a reload. */
   keep: Keep
+  bring: Bring
 }
 
 export class Chat {
   #connection: Connection
   #outbox: Outbox
+  #uploads: Uploads
   #feeds = new Map<string, Feed>()
   #conversations = new Map<string, Conversation>()
   #users = new Map<string, boolean>()
@@ -65,6 +68,12 @@ export class Chat {
       keep: environment.keep,
       changed: () => this.#changed(),
     })
+    this.#uploads = new Uploads({
+      invite: async (conversation, name, size) => parseInvitation(await this.#request('attach', { conversation, name, size })),
+      bring: environment.bring,
+      newKey: () => environment.newKey(),
+      changed: () => this.#changed(),
+    })
   }
 
   start(): void {
@@ -80,6 +89,7 @@ export class Chat {
     clearInterval(this.#probe)
     this.#connection.stop()
     this.#outbox.stop()
+    this.#uploads.stop()
     for (const feed of this.#feeds.values()) {
       feed.stop()
     }
@@ -162,9 +172,37 @@ export class Chat {
     }
   }
 
-  /** Sends a text. Returns false when too many messages are waiting already. */
+  /** Sends a text with the files that were brought for it. Returns false when too many messages are waiting already. */
   send(id: string, text: string): boolean {
-    return this.#outbox.add(id, text)
+    const receipts = this.uploads(id).flatMap(({ receipt }) => receipt ?? [])
+    const taken = this.#outbox.add(id, text, receipts)
+    if (taken) {
+      this.#uploads.clear(id)
+    }
+    return taken
+  }
+
+  /** The files for the next message in a conversation. */
+  uploads(id: string): readonly Upload[] {
+    return this.#uploads.of(id)
+  }
+
+  /** Begins to bring files. Returns false when they are too many for one message. */
+  attach(id: string, files: readonly File[]): boolean {
+    return this.#uploads.add(id, files)
+  }
+
+  detach(key: string): void {
+    this.#uploads.remove(key)
+  }
+
+  attachAgain(key: string): void {
+    this.#uploads.retry(key)
+  }
+
+  /** Gets new links for the files of a message. */
+  async renew(id: string, seq: number): Promise<void> {
+    await this.#feeds.get(id)?.renew(seq).catch((error: unknown) => this.#note(error))
   }
 
   resend(key: string): void {

@@ -112,6 +112,13 @@ export class Feed {
     }
   }
 
+  /** Reads one message again, for links that are good for a while longer. @throws RequestError or ConnectionLost */
+  async renew(seq: number): Promise<void> {
+    const { messages } = await this.#page({ after: seq - 1, limit: 1 })
+    messages.forEach((message) => this.#timeline.replace(message))
+    this.changed()
+  }
+
   /** Stops every timer. */
   stop(): void {
     clearTimeout(this.#timer)

@@ -6,6 +6,15 @@ export const NAME_CHARACTERS_MAX = 64
 /** Characters (code points) of a message. */
 export const TEXT_CHARACTERS_MAX = 4_000
 
+/** Files on one message. */
+export const ATTACHMENTS_MAX = 10
+
+/** Characters (code points) of a file's name. */
+export const FILE_NAME_CHARACTERS_MAX = 120
+
+/** Milliseconds that a link to a file can be relied on. */
+export const LINK_FRESH_MS = 55 * 60_000
+
 /** Characters of a group's title. */
 export const TITLE_CHARACTERS_MAX = 80
 

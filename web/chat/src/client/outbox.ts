@@ -7,7 +7,7 @@
 import { backoffMs } from './backoff'
 import { ConnectionLost, RequestError } from './connection'
 import { UNSENT_MESSAGES_MAX } from './limits'
-import { type Body, type Message, parseMessage } from './wire'
+import { type Body, type Message, type Receipt, parseMessage } from './wire'
 
 /** Tries of one message that the functions could not take at the moment. After that a person decides. */
 export const TRIES_MAX = 5
@@ -16,6 +16,7 @@ export interface Unsent {
   readonly key: string
   readonly conversation: string
   readonly text: string
+  readonly attachments: readonly Receipt[]
   /** When it was written, in milliseconds since the epoch. */
   readonly time: number
   /** `stored`: acknowledged, and shown here until the history shows it. */
@@ -63,11 +64,11 @@ export class Outbox {
   }
 
   /** Takes a message. Returns false when too many are waiting already. */
-  add(conversation: string, text: string): boolean {
+  add(conversation: string, text: string, attachments: readonly Receipt[] = []): boolean {
     if (UNSENT_MESSAGES_MAX <= this.#entries.length) {
       return false
     }
-    const entry: Unsent = { key: this.ports.newKey(), conversation, text, time: Date.now(), state: 'waiting' }
+    const entry: Unsent = { key: this.ports.newKey(), conversation, text, attachments, time: Date.now(), state: 'waiting' }
     this.#become([...this.#entries, entry])
     this.#pump(conversation)
     return true
@@ -126,10 +127,11 @@ export class Outbox {
     }
   }
 
-  async #send({ key, conversation, text }: Unsent): Promise<void> {
+  async #send({ key, conversation, text, attachments }: Unsent): Promise<void> {
     this.#update(key, { state: 'sending' })
     try {
-      const { message: sent } = await this.ports.request('send', { conversation, key, text })
+      const receipts = attachments.length === 0 ? {} : { attachments: attachments.map(({ receipt }) => receipt) }
+      const { message: sent } = await this.ports.request('send', { conversation, key, text, ...receipts })
       const message = parseMessage(sent)
       this.#tries.delete(key)
       this.#update(key, { state: 'stored', seq: message.seq })
@@ -196,7 +198,12 @@ function parseKept(text: string | null): Unsent[] {
       return []
     }
     const { key, conversation, text, time } = value
+    const attachments = Array.isArray(value.attachments) ? value.attachments.filter(isReceipt) : []
     const failed = value.state === 'failed' && typeof value.reason === 'string' ? value.reason : undefined
-    return [{ key, conversation, text, time, ...(failed === undefined ? { state: 'waiting' } : { state: 'failed', reason: failed }) } as const]
+    return [{ key, conversation, text, attachments, time, ...(failed === undefined ? { state: 'waiting' } : { state: 'failed', reason: failed }) } as const]
   })
+}
+
+function isReceipt(value: Partial<Receipt> | null): value is Receipt {
+  return [value?.name, value?.type, value?.receipt].every((text) => typeof text === 'string') && typeof value?.size === 'number'
 }

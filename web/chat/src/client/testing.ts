@@ -147,6 +147,10 @@ export class FakeService {
       chance,
       newKey: () => `${prefix}-${(keys += 1)}`,
       keep: keep ?? { load: () => kept, save: (text) => (kept = text) },
+      bring: async (path, { name, size }) => ({
+        ok: true,
+        body: { receipt: `${name} by ${path}`, attachment: { name, type: 'application/octet-stream', size } },
+      }),
     })
   }
 
@@ -201,7 +205,7 @@ export class FakeService {
   }
 
   /** Somebody sends, whatever page they use. */
-  post(user: string, id: string, text: string, key = `key-${this.#id()}`): Message {
+  post(user: string, id: string, text: string, key = `key-${this.#id()}`, receipts: readonly string[] = []): Message {
     const room = this.#member(id, user)
     const same = room.messages.find((message) => message.user === user && message.key === key)
     if (same) {
@@ -209,7 +213,8 @@ export class FakeService {
     }
     const seq = room.messages.length + 1
     const time = new Date(Date.now()).toISOString()
-    const message = { id: `m${this.#id()}`, conversation: id, seq, user, text, time, key }
+    const attachments = receipts.map((name) => ({ id: name, name, type: 'image/png', size: 1, url: '/api/attachments?ticket=link' }))
+    const message = { id: `m${this.#id()}`, conversation: id, seq, user, text, time, key, attachments }
     room.messages.push(message)
     room.read.set(user, seq)
     this.toUsers(this.#audience(room), () => ({ type: 'message', message }))
@@ -269,8 +274,10 @@ export class FakeService {
         if (text === 'forbidden') {
           throw new Refused('invalid', 'This text is not allowed.')
         }
-        return { message: this.post(user, id, text, String(frame.key)) }
+        return { message: this.post(user, id, text, String(frame.key), frame.attachments as string[] | undefined) }
       }
+      case 'attach':
+        return { upload: `/api/attachments?ticket=${this.#id()}` }
       case 'read': {
         const room = this.#member(id, user)
         const seq = Math.max(room.read.get(user) ?? 0, Number(frame.seq))

@@ -4,7 +4,7 @@ import { Timeline } from './timeline'
 import type { Message, Page } from './wire'
 
 function message(seq: number): Message {
-  return { id: `m${seq}`, conversation: 'public', seq, user: 'ada', text: `${seq}`, time: '2026-01-01T00:00:00Z', key: `k${seq}` }
+  return { id: `m${seq}`, conversation: 'public', seq, user: 'ada', text: `${seq}`, time: '2026-01-01T00:00:00Z', key: `k${seq}`, attachments: [] }
 }
 
 function page(from: number, to: number, more: boolean): Page {

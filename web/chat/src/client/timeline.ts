@@ -61,6 +61,13 @@ export class Timeline {
     this.#absorb()
   }
 
+  /** Shows the newer form of a message that is here already. */
+  replace(message: Message): void {
+    if (this.#messages.some(({ seq }) => seq === message.seq)) {
+      this.#messages = this.#messages.map((each) => (each.seq === message.seq ? message : each))
+    }
+  }
+
   /** Drops the oldest messages beyond `max`. */
   trim(max: number): void {
     if (max < this.#messages.length) {

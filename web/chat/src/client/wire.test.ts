@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { characters, nameFault } from './limits'
-import { WireError, parseEndpoint, parseFrame, parseHello, parsePage } from './wire'
+import { WireError, parseEndpoint, parseFrame, parseHello, parseInvitation, parseMessage, parsePage, parseReceipt } from './wire'
 
-const message = { id: 'm1', conversation: 'public', seq: 1, user: 'ada', text: 'hi', time: '2026-01-01T00:00:00Z', key: 'k' }
+const message = { id: 'm1', conversation: 'public', seq: 1, user: 'ada', text: 'hi', time: '2026-01-01T00:00:00Z', key: 'k', attachments: [] }
 const room = { id: 'public', kind: 'public', title: 'Public room', state: 'member', lastSeq: 3, readSeq: 1 }
 
 describe('a frame', () => {
@@ -78,5 +78,28 @@ describe('a name', () => {
   it('is refused when it is empty or has control characters', () => {
     expect(nameFault('')).toBeDefined()
     expect(nameFault('a\u0007b')).toBeDefined()
+  })
+})
+
+describe('a file', () => {
+  const attachment = { id: 'a', name: 'a.png', type: 'image/png', size: 3, url: '/api/attachments?ticket=e.y-_J' }
+
+  it('hangs on a message with a path of the functions', () => {
+    const parsed = parseMessage({ ...message, attachments: [attachment] })
+    expect(parsed.attachments).toEqual([attachment])
+    expect(parseReceipt({ receipt: 'r', attachment })).toEqual({ receipt: 'r', name: 'a.png', type: 'image/png', size: 3 })
+    expect(parseInvitation({ upload: '/api/attachments?ticket=x' })).toBe('/api/attachments?ticket=x')
+  })
+
+  it('is refused when it leads elsewhere or lacks something', () => {
+    for (const url of ['', 'javascript:alert(1)', '//elsewhere/api/attachments?ticket=x', 'http://elsewhere/', '/api/attachments?ticket=x#y', 7]) {
+      expect(() => parseMessage({ ...message, attachments: [{ ...attachment, url }] })).toThrow(WireError)
+      expect(() => parseInvitation({ upload: url })).toThrow(WireError)
+    }
+    for (const attachments of [null, {}, [null], [{ ...attachment, size: -1 }], [{ ...attachment, name: undefined }]]) {
+      expect(() => parseMessage({ ...message, attachments })).toThrow(WireError)
+    }
+    expect(() => parseReceipt({ receipt: 'r' })).toThrow(WireError)
+    expect(() => parseReceipt({ attachment })).toThrow(WireError)
   })
 })

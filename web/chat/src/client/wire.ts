@@ -15,6 +15,27 @@ export interface Message {
   readonly time: string
   /** Chosen by the sending page: the same key is the same message. */
   readonly key: string
+  readonly attachments: readonly Attachment[]
+}
+
+/** What is known of a file before it hangs on a message. */
+export interface FileInfo {
+  readonly name: string
+  /** The media type; of a picture only when it is one that may be shown. */
+  readonly type: string
+  /** In bytes. */
+  readonly size: number
+}
+
+export interface Attachment extends FileInfo {
+  readonly id: string
+  /** A path of the functions, good for an hour. */
+  readonly url: string
+}
+
+/** The proof that a file was brought. */
+export interface Receipt extends FileInfo {
+  readonly receipt: string
 }
 
 export type ConversationKind = 'public' | 'direct' | 'group'
@@ -66,6 +87,9 @@ export interface Endpoint {
   readonly url: string
   readonly subprotocol: string
 }
+
+/** Nothing else may stand where the page loads or links to. */
+const ATTACHMENT_URL = /^\/api\/attachments\?[\w.=-]+$/u
 
 /** Something from outside does not have the promised shape. */
 export class WireError extends Error {
@@ -145,7 +169,36 @@ export function parseMessage(value: unknown): Message {
     text: string(message.text, 'text'),
     time: time(message.time),
     key: string(message.key, 'key'),
+    attachments: message.attachments === undefined ? [] : array(message.attachments, 'attachments').map(parseAttachment),
   }
+}
+
+function parseAttachment(value: unknown): Attachment {
+  const attachment = record(value, 'attachment')
+  const url = string(attachment.url, 'url')
+  if (!ATTACHMENT_URL.test(url)) {
+    throw new WireError('url is not one of an attachment')
+  }
+  return { ...parseFileInfo(attachment), id: string(attachment.id, 'id'), url }
+}
+
+/** @throws WireError */
+export function parseReceipt(value: unknown): Receipt {
+  const { receipt, attachment } = record(value, 'receipt')
+  return { ...parseFileInfo(record(attachment, 'attachment')), receipt: string(receipt, 'receipt') }
+}
+
+/** Returns the path that a file is to be brought to. @throws WireError */
+export function parseInvitation({ upload }: Body): string {
+  const path = string(upload, 'upload')
+  if (!ATTACHMENT_URL.test(path)) {
+    throw new WireError('upload is not a path of attachments')
+  }
+  return path
+}
+
+function parseFileInfo(file: Record<string, unknown>): FileInfo {
+  return { name: string(file.name, 'name'), type: string(file.type, 'type'), size: count(file.size, 'size') }
 }
 
 /** @throws WireError */

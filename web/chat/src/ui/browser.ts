@@ -3,6 +3,7 @@
 import { read, write } from '../../../shared/storage'
 import type { ChatEnvironment } from '../client/chat'
 import type { Socket } from '../client/connection'
+import type { Bring } from '../client/uploads'
 import { parseEndpoint } from '../client/wire'
 
 /** Returns the environment of a user's chat in this tab. */
@@ -25,8 +26,23 @@ export function browserEnvironment(user: string): ChatEnvironment {
       return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('')
     },
     keep: keptInTab(`hookwire.chat.unsent.${user}`),
+    bring,
   }
 }
+
+/** By XMLHttpRequest: `fetch` does not tell how much was sent. */
+const bring: Bring = (path, file, progress, signal) =>
+  new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest()
+    request.open('POST', path)
+    request.responseType = 'json'
+    request.upload.onprogress = ({ loaded, total }) => progress(total === 0 ? 0 : loaded / total)
+    request.onload = () => resolve({ ok: request.status === 201, body: request.response as unknown })
+    request.onerror = () => reject(new Error('the upload broke off'))
+    request.onabort = () => reject(new Error('the upload was broken off'))
+    signal.addEventListener('abort', () => request.abort())
+    request.send(file)
+  })
 
 /** Returns a place for one text that lasts as long as the tab. */
 export function keptInTab(key: string): { load(): string | null; save(text: string): void } {

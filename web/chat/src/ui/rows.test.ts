@@ -4,7 +4,7 @@ import type { Message } from '../client/wire'
 import { dayText, rows } from './rows'
 
 function message(seq: number, user: string, time: string): Message {
-  return { id: `m${seq}`, conversation: 'public', seq, user, text: `${seq}`, time: new Date(`2026-01-${time}`).toISOString(), key: `k${seq}` }
+  return { id: `m${seq}`, conversation: 'public', seq, user, text: `${seq}`, time: new Date(`2026-01-${time}`).toISOString(), key: `k${seq}`, attachments: [] }
 }
 
 function shown(messages: Message[], unsent: Unsent[] = [], unreadAfter?: number): string[] {
@@ -44,7 +44,7 @@ it('marks the first unread message of somebody else, after its day', () => {
 })
 
 it('shows what is under way last, with the key that it keeps', () => {
-  const unsent: Unsent = { key: 'k2', conversation: 'public', text: '2', time: Date.parse('2026-01-01T10:01:00'), state: 'sending' }
+  const unsent: Unsent = { key: 'k2', conversation: 'public', text: '2', attachments: [], time: Date.parse('2026-01-01T10:01:00'), state: 'sending' }
   const before = message(1, 'ada', '01T10:00:00')
   expect(shown([before], [unsent])).toEqual(['day 1', 'ada: 1', '2 (sending)'])
   const keys = (made: ReturnType<typeof rows>) => made.map(({ key }) => key)
