@@ -5,11 +5,11 @@ import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { type Browser, type BrowserContext, type BrowserContextOptions, type Locator, type Page, chromium } from 'playwright-core'
 
-const SCREENSHOTS = fileURLToPath(new URL('screenshots/', import.meta.url))
-const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
+export const SCREENSHOTS = fileURLToPath(new URL('screenshots/', import.meta.url))
+export const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
 /** Milliseconds that a page may take to show something. */
-const SHOWN_MS = 20_000
+export const SHOWN_MS = 20_000
 
 /** Milliseconds until a page is connected: it waits up to 30 s between two tries. */
 const CONNECTED_MS = 45_000

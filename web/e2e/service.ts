@@ -28,19 +28,25 @@ const TRIES_MAX = 100
 interface Ready {
   readonly chat_url: string
   readonly service_url: string
+  readonly connection_string: string
 }
 
 export class Service {
   #process: ChildProcess | undefined
   #ready: Ready | undefined
   #folder: string | undefined
+  readonly #more: readonly string[]
 
-  /** Starts the binary, or uses the page of `HOOKWIRE_CHAT_URL` when only that is given. */
-  static async start(): Promise<Service> {
-    const service = new Service()
+  private constructor(more: readonly string[]) {
+    this.#more = more
+  }
+
+  /** Starts the binary with more arguments, or uses the page of `HOOKWIRE_CHAT_URL` when only that is given. */
+  static async start(...more: readonly string[]): Promise<Service> {
+    const service = new Service(more)
     const url = process.env.HOOKWIRE_CHAT_URL
     if (BINARY === undefined && url !== undefined) {
-      service.#ready = { chat_url: url, service_url: '' }
+      service.#ready = { chat_url: url, service_url: '', connection_string: '' }
     } else {
       service.#folder = await mkdtemp(join(tmpdir(), 'hookwire-e2e-'))
       await service.#spawn(`127.0.0.1:${await quietPort()}`, `127.0.0.1:${await quietPort()}`)
@@ -54,6 +60,16 @@ export class Service {
       throw new Error('the service is not ready')
     }
     return this.#ready.chat_url
+  }
+
+  /** The address of the console. */
+  get consoleUrl(): string {
+    return new URL('/console', this.#ready?.service_url).href
+  }
+
+  /** The key that opens the console. */
+  get key(): string {
+    return /AccessKey=([^;]+)/u.exec(this.#ready?.connection_string ?? '')?.[1] ?? ''
   }
 
   /** Whether the tests may end the process. */
@@ -86,7 +102,7 @@ export class Service {
       throw new Error('no binary: build `hookwire`, or name one by HOOKWIRE_BIN, or a running page by HOOKWIRE_CHAT_URL')
     }
     const places = ['--listen', listen, '--chat-listen', chatListen, '--data', this.#folder]
-    const child = spawn(BINARY, ['dev', '--dialect', DIALECT, ...places, '--json'], {
+    const child = spawn(BINARY, ['dev', '--dialect', DIALECT, ...places, ...this.#more, '--json'], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     this.#process = child

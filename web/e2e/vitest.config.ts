@@ -2,10 +2,10 @@ import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
 /** How the files run in one dialect, after those of a lower order. */
-function inDialect(dialect: string, order: number, include: string[]) {
+function inDialect(name: string, dialect: string, order: number, include: string[]) {
   return {
     test: {
-      name: dialect,
+      name,
       root: fileURLToPath(new URL('.', import.meta.url)),
       include,
       env: { HOOKWIRE_E2E_DIALECT: dialect },
@@ -22,6 +22,10 @@ export default defineConfig({
   test: {
     // One browser and one service at a time: the tests share a small machine.
     fileParallelism: false,
-    projects: [inDialect('preview', 0, ['*.e2e.ts']), inDialect('web-pubsub', 1, ['chat.e2e.ts'])],
+    projects: [
+      inDialect('preview', 'preview', 0, ['chat.e2e.ts', 'looks.e2e.ts']),
+      inDialect('web-pubsub', 'web-pubsub', 1, ['chat.e2e.ts']),
+      inDialect('console', 'web-pubsub', 2, ['console*.e2e.ts']),
+    ],
   },
 })
