@@ -146,7 +146,7 @@ const STATUS: Readonly<Record<number, string>> = {
   403: 'This session may not do that.',
   404: 'There is no such thing (any more).',
   413: 'That is too large for the service.',
-  429: 'The service is asked too often. Try again in a moment.',
+  429: 'The service is asked too often.',
   502: 'The service behind the proxy does not answer.',
   503: 'The service is shutting down or overloaded.',
 }

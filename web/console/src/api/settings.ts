@@ -11,16 +11,28 @@ export interface Template {
   readonly urlTemplate: string
 }
 
+/** By what an event handler knows the service, beside the signature. Secrets never come from the service. */
+export interface HandlerAuth {
+  readonly type: string
+  readonly file?: string
+  readonly tokenUrl?: string
+  readonly clientId?: string
+  readonly clientSecret?: string
+  readonly scope?: string
+}
+
 /** An event handler of Web PubSub. Properties that the page does not know are kept as they came. */
 export interface EventHandler extends Properties {
   readonly urlTemplate: string
   readonly userEventPattern: string
   readonly systemEvents: readonly string[]
+  readonly timeoutSeconds?: number
+  readonly auth?: HandlerAuth
 }
 
 /** A receiver of copies. */
 export interface EventListener extends Properties {
-  readonly url: string
+  readonly urlTemplate: string
   readonly userEventPattern: string
   readonly systemEvents: readonly string[]
 }
@@ -106,19 +118,21 @@ export function readHubSettings(value: unknown): { source: Source; settings: Hub
       anonymousConnect: optional(text, rest.anonymousConnect, 'anonymousConnect') ?? 'deny',
       eventHandlers: (optional(list, rest.eventHandlers, 'eventHandlers') ?? []).map((item) => {
         const handler = object(item, 'an event handler')
-        return { ...handler, urlTemplate: text(handler.urlTemplate, 'urlTemplate'), ...readEvents(handler) }
+        return { ...handler, ...readReceiver(handler) }
       }),
       eventListeners: (optional(list, rest.eventListeners, 'eventListeners') ?? []).map((item) => {
         const listener = object(item, 'an event listener')
-        return { ...listener, url: text(listener.url, 'url'), ...readEvents(listener) }
+        return { ...listener, ...readReceiver(listener) }
       }),
     },
   }
 }
 
-function readEvents(from: Properties): { userEventPattern: string; systemEvents: string[] } {
+/** Reads what handlers and listeners have in common. An absent pattern takes no event. */
+function readReceiver(from: Properties): { urlTemplate: string; userEventPattern: string; systemEvents: string[] } {
   return {
-    userEventPattern: optional(text, from.userEventPattern, 'userEventPattern') ?? '*',
+    urlTemplate: text(from.urlTemplate, 'urlTemplate'),
+    userEventPattern: optional(text, from.userEventPattern, 'userEventPattern') ?? '',
     systemEvents: optional(texts, from.systemEvents, 'systemEvents') ?? [],
   }
 }

@@ -5,7 +5,7 @@ import { sentence } from '../api/words'
 import { readEvents } from './sse'
 
 /** Entries that are shown at the beginning. */
-const FIRST_ENTRIES = 200
+export const FIRST_ENTRIES = 200
 
 /** Milliseconds until the first and between the last tries to come back. */
 const RETRY_MS_MIN = 500

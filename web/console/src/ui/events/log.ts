@@ -3,7 +3,7 @@
 import { type Ref, computed, onScopeDispose, ref, shallowRef, watch } from 'vue'
 import { type EventEntry, type EventFilter, fetchEvents } from '../../api/events'
 import { sentence } from '../../api/words'
-import { follow } from '../../live/follow'
+import { FIRST_ENTRIES, follow } from '../../live/follow'
 
 /** Entries on the screen; the oldest go first. */
 const ENTRIES_MAX = 500
@@ -53,7 +53,7 @@ export function useEventLog(filter: Ref<EventFilter>): EventLog {
           begin(entries) {
             all.value = entries.toReversed()
             loaded.value = true
-            exhausted.value = false
+            exhausted.value = entries.length < FIRST_ENTRIES
             // What is held still may be of a service that ended.
             if (paused.value && held.value?.length === 0) {
               held.value = all.value

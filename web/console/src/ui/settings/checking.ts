@@ -58,6 +58,11 @@ export function faultAt(faults: readonly Fault[], path: string): string | undefi
   return faults.find((fault) => fault.path === path)?.message
 }
 
+/** Returns a fault in one line; an empty path is the document as a whole. */
+export function faultText({ path, message }: Fault): string {
+  return path === '' ? message : `${path}: ${message}`
+}
+
 /** Returns the faults below a place that no field of the page shows. */
 export function otherFaults(faults: readonly Fault[], shown: readonly string[]): readonly Fault[] {
   return faults.filter(({ path }) => !shown.includes(path))
