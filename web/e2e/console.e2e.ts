@@ -216,7 +216,7 @@ describe('hubs', () => {
     await permissions.getByLabel('Permission', { exact: true }).selectOption('Send to')
     await permissions.getByRole('button', { name: 'Deny' }).click()
     await permissions.getByText('Send to all groups: no').waitFor()
-    await permissions.getByLabel('Group').fill('a/b')
+    await permissions.getByLabel('Group', { exact: true }).fill('a/b')
     await permissions.getByRole('button', { name: 'Check' }).click()
     await permissions.getByText('The connection may not send to “a/b”.').waitFor()
     await permissions.getByRole('button', { name: 'Grant' }).click()
