@@ -78,19 +78,9 @@ async fn change(
     // Held to the end, so that what is stored last is what holds.
     let mut layers = edge.layers.lock().await;
     let (source, before) = layers.hub(&hub);
-    let settings = match document {
-        None => None,
-        Some(mut document) => {
-            let mut faults = keep_secrets(&mut document, &before.to_document());
-            match HubSettings::parse(&document) {
-                Ok(settings) if faults.is_empty() => Some(settings),
-                Ok(_) => return Ok(invalid(&faults)),
-                Err(errors) => {
-                    faults.extend(errors.iter().map(Fault::of));
-                    return Ok(invalid(&faults));
-                }
-            }
-        }
+    let settings = match document.map(|document| complete(document, &before)).transpose() {
+        Ok(settings) => settings,
+        Err(faults) => return Ok(invalid(&faults)),
     };
     let is_new = settings.is_some() && source != HubSource::Stored;
     if is_new && HUBS_MAX <= layers.stored_hubs() {
@@ -118,6 +108,19 @@ fn describe(hub: &HubName, layers: &Layers) -> Value {
         described.extend(document);
     }
     described
+}
+
+/// Returns the settings that a document of the hub with the settings `before` stands for.
+fn complete(mut document: HubDocument, before: &HubSettings) -> Result<HubSettings, Vec<Fault>> {
+    let mut faults = keep_secrets(&mut document, &before.to_document());
+    match HubSettings::parse(&document) {
+        Ok(settings) if faults.is_empty() => Ok(settings),
+        Ok(_) => Err(faults),
+        Err(errors) => {
+            faults.extend(errors.iter().map(Fault::of));
+            Err(faults)
+        }
+    }
 }
 
 /// Fills in secrets that the document leaves out since they were never shown, and refuses files that were not there before: who may
@@ -176,17 +179,23 @@ enum AskedType {
     System,
 }
 
-/// Returns the faults of a document that is not stored.
+/// Returns the faults of a document that is not stored. One that names its `hub` may leave out what that hub keeps.
 pub(super) async fn validate(
     edge: &Arc<Edge>,
     head: &Request<()>,
     body: &mut RequestBody,
 ) -> Result<Answer, ApiError> {
-    let document: Value = read(edge, head, body).await?;
-    let faults = if document.get("templates").is_some() {
-        parse_templates(document).err()
+    let mut document: Map<String, Value> = read(edge, head, body).await?;
+    let faults = if document.contains_key("templates") {
+        parse_templates(document.into()).err()
+    } else if let Some(hub) = document.remove("hub") {
+        let hub = hub.as_str().and_then(|hub| HubName::parse(hub).ok());
+        let hub = hub.ok_or_else(|| ApiError::bad_request("not a name of a hub").about("hub"))?;
+        parse_hub(edge, &hub, document.into()).await.err()
     } else {
-        parse_hub(document).err()
+        parse_document(document.into())
+            .and_then(|document| complete(document, &HubSettings::default()))
+            .err()
     };
     Ok(answer_json(&json!({ "faults": list(&faults.unwrap_or_default()) })))
 }
@@ -244,7 +253,7 @@ async fn find_template(
 
 async fn find_handler(edge: &Edge, hub: &HubName, question: Question) -> Result<Found, Vec<Fault>> {
     let settings = match question.draft {
-        Some(draft) => Arc::new(parse_hub(draft)?),
+        Some(draft) => Arc::new(parse_hub(edge, hub, draft).await?),
         None => edge.layers.lock().await.hub(hub).1.clone(),
     };
     let name = question.event.as_str();
@@ -281,10 +290,15 @@ fn parse_templates(document: Value) -> Result<Templates, Vec<Fault>> {
     })
 }
 
-fn parse_hub(document: Value) -> Result<HubSettings, Vec<Fault>> {
-    let document: HubDocument =
-        serde_json::from_value(document).map_err(|error| vec![Fault::whole(&error)])?;
-    HubSettings::parse(&document).map_err(|errors| errors.iter().map(Fault::of).collect())
+/// Returns the settings that a document of `hub` stands for.
+async fn parse_hub(edge: &Edge, hub: &HubName, document: Value) -> Result<HubSettings, Vec<Fault>> {
+    let document = parse_document(document)?;
+    let before = edge.layers.lock().await.hub(hub).1.clone();
+    complete(document, &before)
+}
+
+fn parse_document(document: Value) -> Result<HubDocument, Vec<Fault>> {
+    serde_json::from_value(document).map_err(|error| vec![Fault::whole(&error)])
 }
 
 /// Reads a JSON document.

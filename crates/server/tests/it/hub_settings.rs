@@ -11,6 +11,8 @@ use tokio_tungstenite::connect_async;
 use crate::node::{TestNode, start};
 use crate::upstream::{Upstream, ok, welcome};
 
+/// The hub of the path.
+const HUB: &str = "chat";
 const PATH: &str = "/admin/v1/hubs/chat/settings";
 
 impl TestNode {
@@ -88,6 +90,16 @@ async fn secrets_are_not_shown_and_stay_when_they_are_left_out() {
         let (_, mut shown) = node.call("GET", PATH, &Value::Null).await;
         assert_eq!(shown["source"], "file");
         assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        let mut draft = shown.clone();
+        draft.as_object_mut().unwrap().remove("source");
+        let (_, faults) = node.call("POST", "/admin/v1/validate", &draft).await;
+        assert_eq!(faults["faults"][0]["path"], "eventHandlers[0].auth", "of no hub: {faults}");
+        let question = json!({ "dialect": "webPubSub", "hub": HUB, "event": "e", "draft": draft });
+        let (status, found) = node.call("POST", "/admin/v1/match", &question).await;
+        assert_eq!(status, 200, "{found}");
+        draft["hub"] = HUB.into();
+        let (_, faults) = node.call("POST", "/admin/v1/validate", &draft).await;
+        assert_eq!(faults, json!({ "faults": [] }));
         // Sent back as it was shown, and once more without any proof.
         for _ in 0..2 {
             let (status, after) = node.call("PUT", PATH, &shown).await;

@@ -83,6 +83,7 @@ export async function resetHubSettings(hub: string): Promise<void> {
   await call('DELETE', path`/admin/v1/hubs/${hub}/settings`)
 }
 
+/** Returns what is wrong with settings. Those of a hub name it beside them, so that secrets may be left out. */
 export async function validate(draft: Properties, signal: AbortSignal): Promise<readonly Fault[]> {
   const answer = await call('POST', '/admin/v1/validate', { json: draft, signal })
   return list(object(await answer.json(), 'the answer').faults, 'faults').filter(isFault)
