@@ -313,7 +313,7 @@ describe('events', () => {
     await ann.page.getByRole('button', { name: 'Raise event' }).click()
     const refused = log.filter({ hasText: 'greet' }).filter({ hasText: 'upstream failed' })
     await refused.getByText('503', { exact: false }).first().waitFor()
-    expect(await refused.locator('.reason').textContent()).toMatch(/the upstream answered 503/u)
+    expect(await refused.locator('.reason').textContent()).toMatch(/^The upstream answered 503/u)
     await log.filter({ hasText: 'connected' }).first().waitFor()
 
     await operator.page.getByLabel('Hub').fill('log')

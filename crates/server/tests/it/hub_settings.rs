@@ -93,7 +93,7 @@ async fn secrets_are_not_shown_and_stay_when_they_are_left_out() {
         let mut draft = shown.clone();
         draft.as_object_mut().unwrap().remove("source");
         let (_, faults) = node.call("POST", "/admin/v1/validate", &draft).await;
-        assert_eq!(faults["faults"][0]["path"], "eventHandlers[0].auth", "of no hub: {faults}");
+        assert_eq!(faults["faults"].as_array().map(Vec::len), Some(2), "of no hub: {faults}");
         let question = json!({ "dialect": "webPubSub", "hub": HUB, "event": "e", "draft": draft });
         let (status, found) = node.call("POST", "/admin/v1/match", &question).await;
         assert_eq!(status, 200, "{found}");
