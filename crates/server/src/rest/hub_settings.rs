@@ -78,7 +78,7 @@ async fn change(
     // Held to the end, so that what is stored last is what holds.
     let mut layers = edge.layers.lock().await;
     let (source, before) = layers.hub(&hub);
-    let settings = match document.map(|document| complete(document, &before)).transpose() {
+    let settings = match document.map(|document| complete(document, before)).transpose() {
         Ok(settings) => settings,
         Err(faults) => return Ok(invalid(&faults)),
     };
