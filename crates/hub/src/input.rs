@@ -179,8 +179,8 @@ pub enum Ending {
     GivenUp(Cow<'static, str>),
 }
 
-/// What the preview protocol repeats on every event of a connection, in one block of memory: the client's query, the claims of
-/// its token and the chain of addresses it came through.
+/// What the preview protocol says of a client, most of it on every event of its connection, in one block of memory: its query, the
+/// claims of its token, the chain of addresses it came through, and the thumbprint of the certificate it has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientContext(Arc<str>);
 
@@ -189,6 +189,12 @@ impl ClientContext {
     pub fn new(query: &str, claims: &str, forwarded_for: &str) -> Self {
         let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
         Self(format!("{}\n{}\n{}", line(query), line(claims), line(forwarded_for)).into())
+    }
+
+    /// Adds the thumbprint of a certificate; an empty one is none.
+    #[must_use]
+    pub fn with_thumbprint(self, thumbprint: &str) -> Self {
+        if thumbprint.is_empty() { self } else { Self(format!("{}\n{thumbprint}", self.0).into()) }
     }
 
     /// Returns the raw query of the client's request, without `?`.
@@ -204,6 +210,11 @@ impl ClientContext {
     /// Returns the client's address chain, comma-separated.
     pub fn forwarded_for(&self) -> &str {
         self.part(2)
+    }
+
+    /// Returns the thumbprint of the client's certificate; empty without one.
+    pub fn thumbprint(&self) -> &str {
+        self.part(3)
     }
 
     fn part(&self, index: usize) -> &str {

@@ -29,7 +29,7 @@ use self::environment::Environment;
 pub use self::limits::{Limits, UpstreamLimits};
 pub use self::oidc::{OidcConfig, RestAccess};
 use self::reader::Section;
-pub use self::tls::{CertificateFiles, TlsConfig};
+pub use self::tls::{CertificateFiles, ClientCertificates, TlsConfig};
 
 /// Every setting, checked.
 #[derive(Debug, Clone)]

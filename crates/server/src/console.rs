@@ -105,7 +105,7 @@ pub(crate) async fn answer(
     route: ConsoleRoute,
     head: &Request<()>,
     body: &mut RequestBody,
-    caller: Caller,
+    caller: &Caller,
 ) -> Result<Answer, ApiError> {
     let console = edge.console.as_ref().ok_or_else(|| ApiError::not_found("no such path"))?;
     match route {
@@ -143,7 +143,7 @@ async fn login(
     console: &Console,
     head: &Request<()>,
     body: &mut RequestBody,
-    caller: Caller,
+    caller: &Caller,
 ) -> Result<Answer, ApiError> {
     // What a form of another page could send is not taken.
     let content_type =
@@ -207,7 +207,7 @@ fn set_cookie(answer: &mut Answer, value: &str, lifetime: Duration, secure: bool
 }
 
 /// Whether the browser came by TLS: to this port, or to a proxy that says so. Who lies about that only loses its own cookie.
-fn is_secure(edge: &Edge, head: &Request<()>, caller: Caller) -> bool {
+fn is_secure(edge: &Edge, head: &Request<()>, caller: &Caller) -> bool {
     let proto = head.headers().get("x-forwarded-proto").map(HeaderValue::as_bytes);
     let host = head.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let is_public = edge.endpoints.iter().any(|endpoint| {

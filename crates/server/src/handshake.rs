@@ -25,7 +25,7 @@ use url::form_urlencoded;
 
 use crate::api_error::{Answer, ApiError, Refusal};
 use crate::auth::ACCESS_TOKEN;
-use crate::http::{Edge, prepare};
+use crate::http::{Caller, Edge, prepare};
 use crate::shards::{Admission, NoAnswer, Upgraded};
 
 /// Handshakes that may wait for their verdict at once.
@@ -72,9 +72,9 @@ pub(crate) async fn connect(
     hub: HubName,
     format: Option<String>,
     head: &mut Request<()>,
-    peer: SocketAddr,
+    caller: &Caller,
 ) -> Result<Answer, ApiError> {
-    let checked = check(edge, hub, format.as_deref(), head, peer);
+    let checked = check(edge, hub, format.as_deref(), head, caller);
     let checked = checked.map(|(accept, connecting)| (accept, Wish::Connect(connecting)));
     upgrade(edge, head, checked).await
 }
@@ -84,8 +84,9 @@ pub(crate) async fn connect_web_pubsub(
     edge: &Arc<Edge>,
     hub: HubName,
     head: &mut Request<()>,
+    caller: &Caller,
 ) -> Result<Answer, ApiError> {
-    let checked = web_pubsub::check(edge, hub, head);
+    let checked = web_pubsub::check(edge, hub, head, caller);
     upgrade(edge, head, checked).await
 }
 
@@ -112,7 +113,7 @@ fn check(
     hub: HubName,
     format: Option<&str>,
     head: &Request<()>,
-    peer: SocketAddr,
+    caller: &Caller,
 ) -> Result<(HeaderValue, Connecting), ApiError> {
     if head.version() < Version::HTTP_11 {
         return Err(ApiError::bad_request("a WebSocket handshake needs HTTP/1.1"));
@@ -131,7 +132,8 @@ fn check(
     let claims =
         claims.map_err(|error| ApiError::unauthorized(error.to_string()))?.unwrap_or_default();
     let query = query(head.uri().query().unwrap_or_default())?;
-    let forwarded_for = forwarded_for(head.headers(), peer)?;
+    let forwarded_for = forwarded_for(head.headers(), caller.peer)?;
+    let thumbprint = caller.certificate.as_ref().map_or("", |shown| &shown.thumbprint);
     let connecting = Connecting {
         id: edge.shards.new_connection_id(),
         hub,
@@ -139,7 +141,8 @@ fn check(
         subprotocols: subprotocols(head.headers())?,
         door: DoorRequest::Preview {
             form,
-            context: ClientContext::new(&query, &claims, &forwarded_for),
+            context: ClientContext::new(&query, &claims, &forwarded_for)
+                .with_thumbprint(thumbprint),
         },
     };
     Ok((accept, connecting))

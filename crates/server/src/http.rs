@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use hookwire_proto::cloud_event::ClientCertificate;
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::token::HostNames;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -38,7 +39,7 @@ use crate::settings::Layers;
 use crate::shards::{NoAnswer, Shards};
 use crate::store::Store;
 use crate::swap::Swap;
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::tunnel::{self, Tunnels};
 use crate::upstream::Upstream;
 use crate::{console, handshake, health, manage, refusals, rest};
@@ -67,11 +68,13 @@ pub(crate) struct Rules {
 }
 
 /// Where a request comes from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) peer: SocketAddr,
     /// It came over TLS, not through a proxy that ended that.
     pub(crate) by_tls: bool,
+    /// The certificate that it has shown and has the key of.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// What every request may need.
@@ -190,15 +193,16 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
         return;
     }
     // The time for the first head starts now.
-    speak(edge, socket, peer, None).await;
+    let caller = Caller { peer, by_tls: false, certificate: None };
+    speak(edge, socket, caller, None).await;
 }
 
 /// Serves a client that speaks TLS. Its handshake and the head of its first request have one deadline together.
-async fn serve_tls(edge: Arc<Edge>, tls: &Tls, socket: TcpStream, peer: SocketAddr) {
+async fn serve_tls(edge: Arc<Edge>, current: &Tls, socket: TcpStream, peer: SocketAddr) {
     let deadline = Instant::now() + edge.limits().handshake_time_max;
     let handshake = async {
         prepare(&socket, Some(edge.limits().handshake_time_max))?;
-        tls.acceptor().accept(socket).await
+        current.acceptor().accept(socket).await
     };
     let result = tokio::select! {
         result = tokio::time::timeout_at(deadline, handshake) => result,
@@ -214,13 +218,16 @@ async fn serve_tls(edge: Arc<Edge>, tls: &Tls, socket: TcpStream, peer: SocketAd
     };
     ::metrics::counter!("hookwire_tls_handshakes_total", "result" => label).increment(1);
     if let Some(stream) = stream {
-        speak(edge, stream, peer, Some(deadline)).await;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = shown.map(|shown| Arc::new(tls::describe(shown)));
+        let caller = Caller { peer, by_tls: true, certificate };
+        speak(edge, stream, caller, Some(deadline)).await;
     }
 }
 
 /// Serves HTTP on a connection until it ends or becomes a WebSocket. The first head must be there by `deadline`, where there is one
 /// that is earlier than that of any head.
-async fn speak<S>(edge: Arc<Edge>, stream: S, peer: SocketAddr, deadline: Option<Instant>)
+async fn speak<S>(edge: Arc<Edge>, stream: S, caller: Caller, deadline: Option<Instant>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -228,10 +235,10 @@ where
     let stop = edge.stop.clone();
     let first_head = CancellationToken::new();
     let came = first_head.clone();
-    let caller = Caller { peer, by_tls: deadline.is_some() };
+    let peer = caller.peer;
     let service = service_fn(move |request| {
         came.cancel();
-        let edge = edge.clone();
+        let (edge, caller) = (edge.clone(), caller.clone());
         async move { Ok::<_, Infallible>(answer(edge, request, caller).await) }
     });
     // The time for a head starts when the connection does, and again after each answer.
@@ -301,7 +308,7 @@ async fn answer(
                 Err(error) => Err(error),
             }
         }
-        Ok(route) => dispatch(&edge, route, &mut head, &mut body, caller).await,
+        Ok(route) => dispatch(&edge, route, &mut head, &mut body, &caller).await,
         Err(error) => Err(error),
     };
     let mut answer = result.unwrap_or_else(ApiError::into_answer);
@@ -341,7 +348,7 @@ async fn dispatch(
     route: Route,
     head: &mut Request<()>,
     body: &mut RequestBody,
-    caller: Caller,
+    caller: &Caller,
 ) -> Result<Answer, ApiError> {
     let peer = caller.peer;
     if edge.is_draining() && !matches!(route, Route::Settings | Route::Live | Route::Ready) {
@@ -353,13 +360,13 @@ async fn dispatch(
             if !body.is_empty() {
                 return Err(ApiError::bad_request("a handshake has no body"));
             }
-            handshake::connect(edge, hub, format, head, peer).await
+            handshake::connect(edge, hub, format, head, caller).await
         }
         Route::WebPubSubClient { hub } => {
             if !body.is_empty() {
                 return Err(ApiError::bad_request("a handshake has no body"));
             }
-            handshake::connect_web_pubsub(edge, hub, head).await
+            handshake::connect_web_pubsub(edge, hub, head, caller).await
         }
         Route::Tunnel { hub } => {
             if !body.is_empty() {

@@ -3,6 +3,7 @@
 //! A handshake takes the certificates in force when its client came; connections keep theirs.
 
 mod certificate;
+mod client;
 
 use std::error::Error;
 use std::fmt;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::certificate::{CertificateError, not_after};
 use self::certificate::{Choice, Loaded};
 pub(crate) use self::certificate::{authorities, check};
+pub(crate) use self::client::describe;
 use crate::config::TlsConfig;
 use crate::file_watch::FileWatch;
 use crate::swap::Swap;
@@ -156,9 +158,11 @@ impl Current {
             certificates.push(loaded.key);
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let clients =
+            client::verifier(config.client_certificates, &config.client_ca_files, &provider)?;
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(Choice(certificates)));
         server.alpn_protocols = vec![ALPN.to_vec()];
         // Sessions are resumed by tickets, whose keys change with the certificates; nothing is kept for clients that are gone.

@@ -57,7 +57,7 @@ fn the_documented_defaults_are_the_real_ones() {
         writeln!(text, "{} = {default}", row.key).unwrap();
         count += 1;
     }
-    assert_eq!(count, 30, "a table was not read");
+    assert_eq!(count, 32, "a table was not read");
     let (config, warnings) = load(&text, &[]).unwrap();
     let (defaults, _) = load(&with_key(""), &[]).unwrap();
     assert_eq!(format!("{config:#?}"), format!("{defaults:#?}"));

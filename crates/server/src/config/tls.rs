@@ -21,6 +21,22 @@ pub struct TlsConfig {
     pub listen: Vec<SocketAddr>,
     /// The first is for clients that name no host that another one holds.
     pub certificates: Vec<CertificateFiles>,
+    /// Who has to show a certificate of its own.
+    pub client_certificates: ClientCertificates,
+    /// Files with certificates of the authorities of clients; without any, a client's certificate may be from anybody.
+    pub client_ca_files: Vec<PathBuf>,
+}
+
+/// What is asked of clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// No certificate.
+    #[default]
+    Off,
+    /// A certificate if they have one.
+    Optional,
+    /// A certificate.
+    Required,
 }
 
 /// A certificate and its key, both in PEM.
@@ -35,7 +51,9 @@ pub struct CertificateFiles {
 impl TlsConfig {
     /// Returns every file that TLS needs.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.certificates.iter().flat_map(|files| [files.chain.as_path(), files.key.as_path()])
+        let pairs = self.certificates.iter();
+        let own = pairs.flat_map(|files| [files.chain.as_path(), files.key.as_path()]);
+        own.chain(self.client_ca_files.iter().map(PathBuf::as_path))
     }
 
     /// Reads `[tls]`, and tries the files that it names.
@@ -64,8 +82,14 @@ impl TlsConfig {
             let missing = if listen.is_empty() { "listen" } else { "certificate" };
             section.fault(missing, "is needed: addresses and certificates belong together", faults);
         }
+        let client_certificates = read_client_certificates(&mut section, faults);
+        let client_ca_files = read_ca_files(&mut section, "client_ca_files", faults);
+        if client_certificates == ClientCertificates::Off && !client_ca_files.is_empty() {
+            let fault = "has no meaning while client_certificates is \"off\"";
+            section.fault("client_ca_files", fault, faults);
+        }
         section.finish(faults);
-        Self { listen, certificates }
+        Self { listen, certificates, client_certificates, client_ca_files }
     }
 
     /// Reports addresses that are listened on without TLS too.
@@ -74,6 +98,22 @@ impl TlsConfig {
         for address in self.listen.iter().filter(|address| plain.contains(address)) {
             let fault = format!("{address} stands in listen too, where no TLS is spoken");
             faults.push(ConfigFault { path: "tls.listen".to_owned(), fault });
+        }
+    }
+}
+
+fn read_client_certificates(
+    section: &mut Section,
+    faults: &mut Vec<ConfigFault>,
+) -> ClientCertificates {
+    match section.text("client_certificates", faults).as_deref() {
+        None | Some("off") => ClientCertificates::Off,
+        Some("optional") => ClientCertificates::Optional,
+        Some("required") => ClientCertificates::Required,
+        Some(_) => {
+            let fault = "must be \"off\", \"optional\" or \"required\"";
+            section.fault("client_certificates", fault, faults);
+            ClientCertificates::Off
         }
     }
 }

@@ -14,7 +14,7 @@ use url::form_urlencoded;
 use super::{QUERY_BYTES_MAX, Wish, accept_value, subprotocols};
 use crate::api_error::ApiError;
 use crate::auth::ACCESS_TOKEN;
-use crate::http::Edge;
+use crate::http::{Caller, Edge};
 
 /// The parameters by which a client asks for its connection back.
 const CONNECTION_ID: &str = "awps_connection_id";
@@ -31,6 +31,7 @@ pub(super) fn check(
     edge: &Edge,
     hub: HubName,
     head: &Request<()>,
+    caller: &Caller,
 ) -> Result<(HeaderValue, Wish), ApiError> {
     if head.version() < Version::HTTP_11 {
         return Err(ApiError::bad_request("a WebSocket handshake needs HTTP/1.1"));
@@ -56,7 +57,7 @@ pub(super) fn check(
         query: query.forwarded()?,
         headers: forwarded_headers(head.headers()),
         subprotocols: subprotocols.clone(),
-        client_certificates: Vec::new(),
+        client_certificates: caller.certificate.as_deref().cloned().into_iter().collect(),
     };
     let request = WebPubSubRequest {
         has_token: claims.is_some(),

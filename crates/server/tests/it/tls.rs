@@ -1,6 +1,7 @@
 //! TLS: REST, both doors, and clients that break it or leave in the middle of it.
 
 pub(crate) mod authority;
+mod client_certificates;
 mod wire;
 
 use std::sync::Arc;

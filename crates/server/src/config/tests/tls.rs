@@ -44,6 +44,14 @@ fn addresses_and_certificates_belong_together() {
         let found = faults(&format!("{listen}{}", certificate(chain, key)));
         assert!(found.starts_with(fault), "{found}");
     }
+    for (text, fault) in [
+        ("client_certificates = \"on\"", "tls.client_certificates: must be \"off\", "),
+        ("client_ca_files = [\"none.pem\"]", "tls.client_ca_files[0]: cannot be read: "),
+        (&*format!("client_ca_files = [{:?}]", at("a.pem")), "tls.client_ca_files: has no meaning"),
+    ] {
+        let found = faults(&format!("{listen}{text}\n{}", certificate("a.pem", "a.key")));
+        assert!(found.starts_with(fault), "{found}");
+    }
     let both = "listen = [\"127.0.0.1:8443\"]\n[tls]\nlisten = [\"127.0.0.1:8443\"]\n";
     for (text, fault) in [
         (listen.to_owned(), "tls.certificate: is needed"),

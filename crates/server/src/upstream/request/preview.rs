@@ -55,10 +55,13 @@ pub(super) fn write(
     headers.put("x-forwarded-for", context.forwarded_for());
     headers.put("date", &httpdate::fmt_http_date(SystemTime::now()));
     let mut body = Bytes::new();
-    if let Event::Connect { subprotocols } = &call.event
-        && !subprotocols.is_empty()
-    {
-        headers.put("sec-websocket-protocol", &subprotocols.join(", "));
+    if let Event::Connect { subprotocols } = &call.event {
+        if !subprotocols.is_empty() {
+            headers.put("sec-websocket-protocol", &subprotocols.join(", "));
+        }
+        if !context.thumbprint().is_empty() {
+            headers.put("x-asrs-client-cert-thumbprint", context.thumbprint());
+        }
     }
     if let Event::Message(message) = &call.event {
         let content_type = match message.kind {
