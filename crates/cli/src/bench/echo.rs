@@ -169,7 +169,7 @@ impl Server {
             (None, arguments.pid.map(Process::new), url.clone())
         } else {
             let (child, _) =
-                start("echo-server", arguments.shards, arguments.pin, Memory::AsShipped)?;
+                start("echo-server", arguments.shards, arguments.pin, Memory::AsShipped, &[])?;
             let url = child.told("url")?.parse()?;
             let process = child.process();
             (Some(child), Some(process), url)
@@ -178,7 +178,8 @@ impl Server {
         let upgrade = Rc::new(Upgrade::new(random()?));
         let handshake =
             upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
-        let door = Door { address, upgrade: Some(upgrade), in_flight: HANDSHAKES_IN_FLIGHT };
+        let door =
+            Door { address, upgrade: Some(upgrade), tls: None, in_flight: HANDSHAKES_IN_FLIGHT };
         Ok(Self { _child: child, process, door, handshake })
     }
 }

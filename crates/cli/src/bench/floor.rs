@@ -58,7 +58,7 @@ impl Floor {
         arguments.extend(core.map(|core| format!("--core={core}")));
         let child = Child::start(&arguments, Memory::AsShipped)?;
         let address: SocketAddr = child.told("listen")?.parse()?;
-        let door = Door { address, upgrade: None, in_flight: 1 };
+        let door = Door { address, upgrade: None, tls: None, in_flight: 1 };
         let mut swarm = Swarm::new(clock)?;
         let mut receipts = Receipts::new(connections);
         swarm.connect(&door, connections, |_| Vec::new(), &mut receipts)?;

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use hookwire_client::{AccessKey, ClientEndpointOptions, Service};
-use hookwire_server::config::Config;
+use hookwire_client::{AccessKey, ClientEndpointOptions, ConnectionString, Service};
+use hookwire_server::config::{Config, TlsConfig};
 use hookwire_server::node::Node;
 use serde_json::json;
+use url::Url;
 
 use super::process::pin;
+use crate::local_certificate::LocalCertificate;
 use crate::service::{random_key, until_signal};
 
 /// How long the echo server's URL is good for.
@@ -32,6 +34,9 @@ pub(crate) struct ServerArguments {
     /// Shards; 0: one per core
     #[arg(long, default_value_t = 0)]
     shards: usize,
+    /// Speak TLS at a second port
+    #[arg(long, hide = true)]
+    tls: bool,
     /// Run on this core alone
     #[arg(long, hide = true)]
     core: Option<usize>,
@@ -59,13 +64,23 @@ pub(super) async fn run(
     // Whoever sends a message as large as allowed may still be sending the next when the first comes back.
     config.limits.slow_bytes_max = config.limits.slow_bytes_max.max(most.saturating_mul(4));
     config.limits.outbox_bytes_max = config.limits.outbox_bytes_max.max(most.saturating_mul(4));
+    let mut authority = None;
+    if arguments.tls {
+        let certificate = LocalCertificate::kept(&folder)?;
+        let any_port = SocketAddr::new(arguments.listen.ip(), 0);
+        config.tls = TlsConfig { listen: vec![any_port], ..certificate.tls() };
+        authority = Some(std::fs::read_to_string(certificate.authority())?);
+    }
     let node = Node::start(config).await?;
     // The store keeps its file open. Nobody can forget a folder that is gone already.
     std::fs::remove_dir_all(&folder)
         .with_context(|| format!("cannot remove {}", folder.display()))?;
 
-    let connection_string = node.connection_string().reveal();
-    let listen = node.addresses().first().context("the service listens nowhere")?.to_string();
+    let plain = *node.addresses().first().context("the service listens nowhere")?;
+    // Not the node's own, which names the address with TLS: REST calls of the load go without.
+    let endpoint = Url::parse(&format!("http://{plain}"))?;
+    let connection_string = ConnectionString::new(endpoint, AccessKey::parse(&key)?)?.reveal();
+    let listen = plain.to_string();
     let options = ClientEndpointOptions {
         user: Some(ECHO_HUB.to_owned()),
         lifetime: ECHO_TOKEN_LIFETIME,
@@ -73,6 +88,10 @@ pub(super) async fn run(
     };
     let url = Service::new(&connection_string, ECHO_HUB)?.client_endpoint(&options)?;
     let mut ready = json!({ "listen": listen, "url": url.as_str() });
+    if let (Some(authority), Some(address)) = (authority, node.addresses().get(1)) {
+        ready["secure_listen"] = address.to_string().into();
+        ready["authority"] = authority.into();
+    }
     if !echo {
         ready["connection_string"] = connection_string.into();
     }

@@ -1,10 +1,12 @@
 //! Thousands of clients on one thread: non-blocking sockets, one epoll instance, one buffer, no copy of payloads.
 
 mod member;
+mod stream;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -12,9 +14,11 @@ use hookwire_proto::envelope::FRAME_PAYLOAD_BYTES_MAX;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use self::member::Member;
+use self::stream::MemberStream;
 use super::wire::Upgrade;
 
 /// Bytes read from one socket at once.
@@ -90,6 +94,8 @@ pub(super) struct Door {
     pub(super) address: SocketAddr,
     /// `None`: plain sockets that get frames without asking.
     pub(super) upgrade: Option<Rc<Upgrade>>,
+    /// How TLS is spoken there, if it is.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     /// Handshakes under way at once.
     pub(super) in_flight: usize,
 }
@@ -142,9 +148,10 @@ impl Swarm {
                 let stream = connect(door.address, index)
                     .with_context(|| format!("connection {index} to {} failed", door.address))?;
                 let upgrade = door.upgrade.clone();
+                let stream = MemberStream::new(stream, door)?;
                 self.members.push(Member::new(stream, request(index), upgrade, self.clock.now()));
                 let interests = Interest::READABLE | Interest::WRITABLE;
-                let stream = &mut self.members[index].stream;
+                let stream = &mut self.members[index].stream.socket;
                 self.poll.registry().register(stream, Token(index), interests)?;
             }
             self.turn(handler)?;
@@ -200,7 +207,7 @@ impl Swarm {
     pub(super) fn reset(&mut self) {
         for member in self.members.drain(..) {
             // A socket that refuses it leaves its port behind for a minute.
-            let _ = SockRef::from(&member.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&member.stream.socket).set_linger(Some(Duration::ZERO));
         }
         self.open = 0;
     }
@@ -244,9 +251,13 @@ fn serve(
             let now = clock.now();
             member.take(&scratch[..count], |head| handler.message(index, head, now))?;
             // A short read has emptied the socket (epoll(7)), unless its end has come.
-            if count < scratch.len() && !event.is_read_closed() {
+            if count < scratch.len() && !event.is_read_closed() && !member.stream.is_tls() {
                 break;
             }
+        }
+        // What had to wait for the handshake of TLS.
+        if member.stream.is_tls() {
+            member.flush()?;
         }
     }
     Ok(())

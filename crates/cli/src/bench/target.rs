@@ -2,10 +2,16 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, bail, ensure};
 use hookwire_client::{ClientEndpointOptions, Service};
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use url::{Position, Url};
 
 use super::child::{Child, Memory};
@@ -38,6 +44,9 @@ pub(crate) struct TargetArguments {
     /// Run the service that is started on the last core and the load on the others
     #[arg(long, conflicts_with = "connection_string")]
     pin: bool,
+    /// Have clients of the service that is started speak TLS; REST calls go without
+    #[arg(long, conflicts_with = "connection_string")]
+    tls: bool,
 }
 
 /// A service that can be measured.
@@ -50,6 +59,8 @@ pub(super) struct Target {
     address: SocketAddr,
     authority: String,
     upgrade: Rc<Upgrade>,
+    /// Where clients speak TLS, and how.
+    secure: Option<(SocketAddr, Arc<ClientConfig>)>,
     /// The core that the service has for itself.
     pub(super) core: Option<usize>,
 }
@@ -70,11 +81,14 @@ impl TargetArguments {
             let process = self.pid.map(Process::new);
             return Target::new(None, process, service, address, authority, None);
         }
-        let (child, core) = start("server", self.shards, self.pin, memory)?;
+        let further: &[&str] = if self.tls { &["--tls"] } else { &[] };
+        let (child, core) = start("server", self.shards, self.pin, memory, further)?;
+        let secure = self.tls.then(|| secure(&child)).transpose()?;
         let service = Service::new(child.told("connection_string")?, &hub)?;
         let (address, authority) = locate(service.endpoint(), false)?;
         let process = child.process();
-        Target::new(Some(child), Some(process), service, address, authority, core)
+        let target = Target::new(Some(child), Some(process), service, address, authority, core)?;
+        Ok(Target { secure, ..target })
     }
 }
 
@@ -88,7 +102,8 @@ impl Target {
         core: Option<usize>,
     ) -> anyhow::Result<Self> {
         let upgrade = Rc::new(Upgrade::new(random()?));
-        Ok(Self { _child: child, process, service, address, authority, upgrade, core })
+        let secure = None;
+        Ok(Self { _child: child, process, service, address, authority, upgrade, secure, core })
     }
 
     pub(super) const fn process(&self) -> Option<Process> {
@@ -101,7 +116,11 @@ impl Target {
 
     /// Returns how a swarm gets in.
     pub(super) fn door(&self, in_flight: usize) -> Door {
-        Door { address: self.address, upgrade: Some(self.upgrade.clone()), in_flight }
+        let (address, tls) = self
+            .secure
+            .as_ref()
+            .map_or((self.address, None), |(address, tls)| (*address, Some(tls.clone())));
+        Door { address, upgrade: Some(self.upgrade.clone()), tls, in_flight }
     }
 
     /// Returns the handshake of a client with a token of its own, in the query as a browser sends it.
@@ -124,6 +143,19 @@ impl Target {
     pub(super) fn publisher(&self, swarm: &Swarm) -> anyhow::Result<Publisher> {
         Publisher::connect(self.address, &self.authority, swarm.registry())
     }
+}
+
+/// Returns where a child speaks TLS, and how its clients do: each with a whole handshake.
+fn secure(child: &Child) -> anyhow::Result<(SocketAddr, Arc<ClientConfig>)> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(child.told("authority")?.as_bytes())?)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok((child.told("secure_listen")?.parse()?, Arc::new(config)))
 }
 
 /// Returns where the host of an `http` or `ws` URL is, and its name with the port.
@@ -157,9 +189,11 @@ pub(super) fn start(
     shards: u16,
     pinned: bool,
     memory: Memory,
+    further: &[&str],
 ) -> anyhow::Result<(Child, Option<usize>)> {
     let mut arguments =
         vec![command.to_owned(), "--until-input-ends".to_owned(), format!("--shards={shards}")];
+    arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
     let mut core = None;
     if pinned {
         let cores = thread::available_parallelism()?.get();

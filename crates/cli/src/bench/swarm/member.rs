@@ -7,9 +7,9 @@ use anyhow::bail;
 use hookwire_proto::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, CloseFrame, HEADER_BYTES_MAX, Header, Opcode, Role, encode,
 };
-use mio::net::TcpStream;
 
 use super::super::wire::Upgrade;
+use super::stream::MemberStream;
 
 /// Bytes of a payload that are looked at; the rest is skipped.
 pub(super) const PAYLOAD_HEAD_BYTES: usize = 64;
@@ -26,7 +26,7 @@ const PONG_MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// A client.
 #[derive(Debug)]
 pub(super) struct Member {
-    pub(super) stream: TcpStream,
+    pub(super) stream: MemberStream,
     /// When the connection was begun.
     pub(super) begun: u64,
     state: State,
@@ -51,7 +51,7 @@ enum State {
 impl Member {
     /// Returns a client that sends `request` when connected, and, if there is a handshake, waits for its answer.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: MemberStream,
         request: Vec<u8>,
         upgrade: Option<Rc<Upgrade>>,
         begun: u64,
@@ -74,7 +74,7 @@ impl Member {
     /// Goes on writing; the first time, the connection stands or has failed.
     pub(super) fn on_writable(&mut self) -> anyhow::Result<()> {
         if let State::Connecting(upgrade) = &mut self.state {
-            if let Some(error) = self.stream.take_error()? {
+            if let Some(error) = self.stream.socket.take_error()? {
                 return Err(error.into());
             }
             self.state = match upgrade.take() {
@@ -91,7 +91,7 @@ impl Member {
         self.flush()
     }
 
-    fn flush(&mut self) -> anyhow::Result<()> {
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
         while self.written < self.out.len() {
             match self.stream.write(&self.out[self.written..]) {
                 Ok(0) => bail!("the socket takes nothing"),
@@ -232,6 +232,8 @@ mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream as StdStream};
 
+    use mio::net::TcpStream;
+
     use super::*;
 
     /// A member whose connection stands, and the service's end of it.
@@ -240,7 +242,8 @@ mod tests {
         let stream = StdStream::connect(listener.local_addr().unwrap()).unwrap();
         let (service, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
-        let mut member = Member::new(TcpStream::from_std(stream), Vec::new(), None, 0);
+        let stream = MemberStream::plain(TcpStream::from_std(stream));
+        let mut member = Member::new(stream, Vec::new(), None, 0);
         member.on_writable().unwrap();
         assert!(member.is_open());
         (member, service)

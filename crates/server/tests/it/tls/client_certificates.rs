@@ -1,5 +1,6 @@
 //! Certificates of clients: who gets in with which, and what upstreams are told.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use hookwire_proto::handler::{
@@ -19,7 +20,11 @@ use crate::node::{TestNode, start};
 use crate::upstream::{Upstream, ok, welcome};
 
 fn thumbprint(issued: &Issued) -> String {
-    Sha1::digest(&issued.certificate).iter().map(|byte| format!("{byte:02X}")).collect()
+    let mut text = String::new();
+    for byte in Sha1::digest(&issued.certificate) {
+        write!(text, "{byte:02X}").unwrap();
+    }
+    text
 }
 
 fn wants(config: &mut Config, wanted: ClientCertificates, issuer: Option<&Authority>) {
