@@ -29,6 +29,7 @@ mod chat;
 mod deliveries;
 mod dialect;
 mod functions;
+mod invocation;
 mod name;
 mod pages;
 mod refusal;
@@ -86,6 +87,9 @@ pub struct ChatConfig {
     pub trust: Trust,
     /// Has functions and page speak TLS, and nothing else. Default: `None`.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether the functions can also be invoked by their names with a whole request as payload, which may have any header. Only for the
+    /// host of Azure Functions, behind which nobody else reaches them. Default: false.
+    pub takes_invocations: bool,
 }
 
 impl ChatConfig {
@@ -102,6 +106,7 @@ impl ChatConfig {
             attachment_bytes_max: ATTACHMENT_BYTES_MAX,
             trust: Trust::default(),
             tls: None,
+            takes_invocations: false,
         }
     }
 }
@@ -151,7 +156,10 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
         handling: Semaphore::new(MESSAGES_HANDLED_MAX),
     });
     let stop = CancellationToken::new();
-    let router = functions::router(Arc::clone(&functions));
+    let mut router = functions::router(Arc::clone(&functions));
+    if config.takes_invocations {
+        router = invocation::router(router);
+    }
     let serving =
         tokio::spawn(server::serve(listener, tls.map(TlsAcceptor::from), router, stop.clone()));
     tracing::info!(%address, "the chat is served");
@@ -209,6 +217,11 @@ pub enum ServeError {
 /// [`PortError`] when the variable holds no port.
 pub fn listen_address(address: SocketAddr) -> Result<SocketAddr, PortError> {
     listen_address_from(address, std::env::var(PORT_VARIABLE))
+}
+
+/// Returns whether the host of Azure Functions started this process as its custom handler.
+pub fn is_custom_handler() -> bool {
+    std::env::var_os(PORT_VARIABLE).is_some()
 }
 
 fn listen_address_from(

@@ -40,6 +40,16 @@ const TERMINATED: i32 = 143;
 /// Holds the connection string of a preview service, as in the functions of that time.
 const PREVIEW_VARIABLE: &str = "AzureSignalRConnectionString";
 
+/// Hold the same in parts.
+const ENDPOINT_VARIABLE: &str = "AzureSignalREndpoint";
+const ACCESS_KEY_VARIABLE: &str = "AzureSignalRAccessKey";
+
+/// Hold the hub, the older name first.
+const HUB_VARIABLES: [&str; 2] = ["HubName", "WebPubSubHub"];
+
+/// The hub that is the chat unless another one is named.
+const CHAT_HUB: &str = "chat";
+
 /// Holds the connection string of a Web PubSub service, as in Azure Functions.
 const WEB_PUBSUB_VARIABLE: &str = "WebPubSubConnectionString";
 
@@ -105,12 +115,13 @@ pub(crate) struct ChatArguments {
     /// How the service speaks; if not said, `preview`, or `web-pubsub` if only `WebPubSubConnectionString` is set.
     #[arg(long, value_enum, env = "HubDialect")]
     dialect: Option<Dialect>,
-    /// The service that calls the functions [env: `AzureSignalRConnectionString` or `WebPubSubConnectionString`].
+    /// The service that calls the functions [env: `AzureSignalRConnectionString`, or `AzureSignalREndpoint` with `AzureSignalRAccessKey`, or
+    /// `WebPubSubConnectionString`].
     #[arg(long, value_name = "STRING")]
     connection_string: Option<String>,
-    /// The hub that is the chat.
-    #[arg(long, default_value = "chat", env = "HubName")]
-    hub: String,
+    /// The hub that is the chat [env: `HubName` or `WebPubSubHub`] [default: chat].
+    #[arg(long)]
+    hub: Option<String>,
     /// Where the history is kept: a folder, or s3://…, gs://…, az://… [default: as `AzureWebJobsStorage` says, else ./hookwire-data/chat].
     #[arg(long, value_name = "FOLDER or URL")]
     storage: Option<String>,
@@ -130,9 +141,11 @@ pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result
     let storage = which_storage(arguments.storage.as_deref(), variable)?;
     let trust = arguments.trust.trust()?;
     let listener = bind(address).await?;
-    let mut config = chat_config(&connection_string, dialect, &arguments.hub, storage)?;
+    let hub = which_hub(arguments.hub, variable);
+    let mut config = chat_config(&connection_string, dialect, &hub, storage)?;
     config.attachment_bytes_max = arguments.attachment_bytes_max;
     config.trust = trust;
+    config.takes_invocations = hookwire_chat::is_custom_handler();
     let running = hookwire_chat::serve(config, listener).await?;
     let url = format!("http://{}/", running.address());
     if json {
@@ -153,7 +166,14 @@ fn which_service(
     dialect: Option<Dialect>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> anyhow::Result<(String, Dialect)> {
-    let of_preview = || variable(PREVIEW_VARIABLE).map(|value| (value, Dialect::Preview));
+    let in_parts = || {
+        let (endpoint, key) = (variable(ENDPOINT_VARIABLE)?, variable(ACCESS_KEY_VARIABLE)?);
+        Some(format!("Endpoint={endpoint};AccessKey={key};Version=1.0;"))
+    };
+    let of_preview = || {
+        let found = variable(PREVIEW_VARIABLE).or_else(in_parts);
+        found.map(|value| (value, Dialect::Preview))
+    };
     let of_web_pubsub = || variable(WEB_PUBSUB_VARIABLE).map(|value| (value, Dialect::WebPubSub));
     let found = match (connection_string, dialect) {
         (Some(given), _) => Some((given, Dialect::Preview)),
@@ -162,10 +182,17 @@ fn which_service(
     };
     let (connection_string, suggested) = found.with_context(|| {
         format!(
-            "name the service: by --connection-string, {PREVIEW_VARIABLE} or {WEB_PUBSUB_VARIABLE}"
+            "name the service: by --connection-string, {PREVIEW_VARIABLE}, {ENDPOINT_VARIABLE} with \
+             {ACCESS_KEY_VARIABLE}, or {WEB_PUBSUB_VARIABLE}"
         )
     })?;
     Ok((connection_string, dialect.unwrap_or(suggested)))
+}
+
+/// Returns the hub: as the argument says, else as the environment does by the names of either time.
+fn which_hub(said: Option<String>, variable: impl Fn(&str) -> Option<String>) -> String {
+    said.or_else(|| HUB_VARIABLES.iter().find_map(|name| variable(name)))
+        .unwrap_or_else(|| CHAT_HUB.to_owned())
 }
 
 /// Returns where the history is kept: as the argument says, else in the storage account that the environment names, else in a folder.
@@ -436,6 +463,25 @@ mod tests {
         assert_eq!(which(Some("g"), None, &both), is("g", Dialect::Preview));
         assert_eq!(which(Some("g"), web_pubsub, &both), is("g", Dialect::WebPubSub));
         assert_eq!(which(None, web_pubsub, &[]), None);
+        let parts = [(ENDPOINT_VARIABLE, "http://h:1"), (ACCESS_KEY_VARIABLE, "k"), both[1]];
+        let whole = "Endpoint=http://h:1;AccessKey=k;Version=1.0;";
+        assert_eq!(which(None, None, &parts), is(whole, Dialect::Preview));
+        assert_eq!(which(None, None, &parts[1..]), is("w", Dialect::WebPubSub), "one part is none");
+    }
+
+    #[test]
+    fn the_hub_has_a_name_of_either_time() {
+        let which = |said: Option<&str>, set: &[(&str, &str)]| {
+            which_hub(said.map(str::to_owned), |name| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let both = [("HubName", "old"), ("WebPubSubHub", "new")];
+        assert_eq!(which(Some("said"), &both), "said");
+        assert_eq!(which(None, &both), "old");
+        assert_eq!(which(None, &both[1..]), "new");
+        assert_eq!(which(None, &[]), "chat");
     }
 
     #[test]
