@@ -1,6 +1,8 @@
 //! The `hookwire` command: the service, everything on one machine, and the tools around it.
 
 mod bench;
+mod check;
+mod events;
 mod local_certificate;
 mod remote;
 mod service;
@@ -33,6 +35,16 @@ enum Command {
     Dev(service::DevArguments),
     /// Run the chat room's functions and page alone.
     Chat(service::ChatArguments),
+    /// Follow what became of events, and who was refused why
+    ///
+    /// The event log of a running service, newest last, and then as it grows. Connections that break are made again, without a gap as
+    /// far as the service still holds the entries.
+    Events(events::EventsArguments),
+    /// Call an upstream as the service would and say what is wrong
+    ///
+    /// The upstream gets real events of one short connection: it may act on them. The exit code is 0 when all is well and 1 when
+    /// something is wrong.
+    Check(check::CheckArguments),
     #[command(flatten)]
     Remote(remote::RemoteCommand),
     /// Measure and test the service.
@@ -40,12 +52,26 @@ enum Command {
     Bench(bench::BenchCommand),
 }
 
+impl Command {
+    /// Returns what is logged unless `HOOKWIRE_LOG` says otherwise.
+    fn log_level(&self) -> &'static str {
+        match self {
+            // What an upstream does wrong is their output.
+            Self::Check(_) | Self::Events(_) => "off",
+            Self::Serve(_) | Self::Dev(_) | Self::Chat(_) | Self::Remote(_) | Self::Bench(_) => {
+                "info"
+            }
+        }
+    }
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            EnvFilter::try_from_env("HOOKWIRE_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+            EnvFilter::try_from_env("HOOKWIRE_LOG")
+                .unwrap_or_else(|_| EnvFilter::new(arguments.command.log_level())),
         )
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -55,6 +81,8 @@ fn main() -> anyhow::Result<ExitCode> {
             Command::Dev(dev) => service::dev(dev, arguments.json).await,
             Command::Chat(chat) => service::chat(chat, arguments.json).await,
             Command::Bench(bench) => bench::run(bench, arguments.json).await,
+            Command::Events(events) => events::run(events, arguments.json).await,
+            Command::Check(check) => check::run(check, arguments.json).await,
             Command::Remote(command) => remote::run(command, arguments.json).await,
         }
     })

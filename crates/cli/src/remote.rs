@@ -19,6 +19,7 @@ use hookwire_client::{ConnectionString, HubName, Service, ServiceClient, Service
 use self::arguments::ServiceArguments;
 pub(crate) use self::arguments::{RemoteCommand, TrustArguments};
 use self::input::read_standard_input;
+pub(crate) use self::outcome::plain;
 use self::outcome::{Failure, Outcome};
 use crate::service::Dialect;
 
@@ -117,8 +118,8 @@ fn not_in(dialect: Dialect, what: &str) -> Failure {
 }
 
 /// Hold the connection string, as in Azure Functions of either time.
-const WEB_PUBSUB_VARIABLE: &str = "WebPubSubConnectionString";
-const PREVIEW_VARIABLE: &str = "AzureSignalRConnectionString";
+pub(crate) const WEB_PUBSUB_VARIABLE: &str = "WebPubSubConnectionString";
+pub(crate) const PREVIEW_VARIABLE: &str = "AzureSignalRConnectionString";
 
 /// Hold the hub.
 const HUB_VARIABLES: [&str; 2] = ["HubName", "WebPubSubHub"];

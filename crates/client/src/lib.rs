@@ -84,8 +84,9 @@ pub use self::filter::odata;
 pub use self::payload::{Payload, PayloadError};
 pub use self::service::{ClientEndpointOptions, Format, Message, Service};
 pub use self::service_client::{
-    ClientAccess, ClientKind, ClientUrl, Closing, ConnectionDetails, ListOptions, ListedConnection,
-    ListedName, Outgoing, Pages, ServiceClient, role,
+    ClientAccess, ClientKind, ClientUrl, Closing, ConnectionDetails, EventFilter, EventNews,
+    EventPage, EventStream, ListOptions, ListedConnection, ListedName, LoggedEvent, Outgoing,
+    Pages, ServiceClient, role,
 };
 pub use self::setup::{ServiceOptions, SetupError};
 pub use self::transport::{

@@ -2,6 +2,7 @@
 
 mod access;
 mod connections;
+mod events;
 mod groups;
 mod outgoing;
 mod pages;
@@ -20,6 +21,7 @@ use url::Url;
 
 pub use self::access::{ClientAccess, ClientKind, ClientUrl};
 pub use self::connections::{Closing, ConnectionDetails};
+pub use self::events::{EventFilter, EventNews, EventPage, EventStream, LoggedEvent};
 pub use self::outgoing::Outgoing;
 pub use self::pages::{ListOptions, ListedConnection, ListedName, Pages};
 pub use self::permissions::role;
@@ -165,6 +167,13 @@ impl ServiceClient {
             (format!("{url}?{query}"), Some(query.to_owned()))
         };
         Call { method, url, audience, query, headers: Vec::new(), body: None }
+    }
+
+    /// Sends a call and returns its answer before it has come.
+    async fn open(&self, call: Call) -> Result<hyper::body::Incoming, ServiceError> {
+        let token =
+            setup::rest_token(&self.connection, &call.audience, self.options.token_lifetime);
+        self.transport.open(call, Some(token), self.options.call_timeout).await
     }
 
     async fn perform(&self, call: Call) -> Result<Bytes, ServiceError> {

@@ -43,21 +43,39 @@ impl Transport {
     ) -> Result<Bytes, ServiceError> {
         let request = call.to_string();
         let exchange = self.exchange(call, token);
-        tokio::time::timeout(limit, exchange).await.unwrap_or(Err(Fault::Timeout)).map_err(
-            |fault| match fault {
-                Fault::Timeout => ServiceError::Timeout { request, limit },
-                Fault::Unreachable(source) => ServiceError::Unreachable { request, source },
-                Fault::Interrupted(source) => ServiceError::Interrupted { request, source },
-                Fault::TooLong => ServiceError::AnswerTooLong { request },
-                Fault::Request(source) => ServiceError::Request { source },
-                Fault::Status(Refusal { status, code, excerpt, retry_after }) => {
-                    ServiceError::Status { request, status, code, excerpt, retry_after }
-                }
-            },
-        )
+        let result = tokio::time::timeout(limit, exchange).await.unwrap_or(Err(Fault::Timeout));
+        result.map_err(|fault| fault.of(request, limit))
+    }
+
+    /// Sends a call and returns the body of an answer with a 2xx status before it has come.
+    pub(crate) async fn open(
+        &self,
+        call: Call,
+        token: Option<String>,
+        limit: Duration,
+    ) -> Result<Incoming, ServiceError> {
+        let request = call.to_string();
+        let send = self.send(call, token);
+        let result = tokio::time::timeout(limit, send).await.unwrap_or(Err(Fault::Timeout));
+        result.map_err(|fault| fault.of(request, limit))
     }
 
     async fn exchange(&self, call: Call, token: Option<String>) -> Result<Bytes, Fault> {
+        let body = self.send(call, token).await?;
+        Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Fault::TooLong
+                } else {
+                    Fault::Interrupted(error)
+                }
+            })
+    }
+
+    async fn send(&self, call: Call, token: Option<String>) -> Result<Incoming, Fault> {
         let url = match call.query {
             Some(query) => format!("{}?{query}", call.url),
             None => call.url,
@@ -84,17 +102,7 @@ impl Transport {
         })?;
         let status = response.status();
         if status.is_success() {
-            return Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-                .collect()
-                .await
-                .map(http_body_util::Collected::to_bytes)
-                .map_err(|error| {
-                    if error.is::<LengthLimitError>() {
-                        Fault::TooLong
-                    } else {
-                        Fault::Interrupted(error)
-                    }
-                });
+            return Ok(response.into_body());
         }
         let (head, body) = response.into_parts();
         Err(Fault::Status(Refusal::new(status, &head.headers, &beginning(body).await)))
@@ -272,6 +280,22 @@ enum Fault {
     TooLong,
     Request(http::Error),
     Status(Refusal),
+}
+
+impl Fault {
+    /// Returns the error that names `request`, which had `limit`.
+    fn of(self, request: String, limit: Duration) -> ServiceError {
+        match self {
+            Self::Timeout => ServiceError::Timeout { request, limit },
+            Self::Unreachable(source) => ServiceError::Unreachable { request, source },
+            Self::Interrupted(source) => ServiceError::Interrupted { request, source },
+            Self::TooLong => ServiceError::AnswerTooLong { request },
+            Self::Request(source) => ServiceError::Request { source },
+            Self::Status(Refusal { status, code, excerpt, retry_after }) => {
+                ServiceError::Status { request, status, code, excerpt, retry_after }
+            }
+        }
+    }
 }
 
 /// What an answer outside of 2xx says.

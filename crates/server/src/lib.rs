@@ -6,6 +6,7 @@ mod api_error;
 mod auth;
 mod body;
 mod changes;
+pub mod check;
 pub mod config;
 mod console;
 mod event_log;

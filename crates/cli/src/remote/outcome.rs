@@ -34,7 +34,7 @@ impl Item {
 }
 
 /// Returns a text that is one line and does nothing to a terminal: names are chosen by others.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

@@ -39,18 +39,18 @@ pub(crate) struct Entry {
     dialect: Option<Dialect>,
     connection: Option<ConnectionId>,
     user: Option<Box<str>>,
-    pub(super) kind: Kind,
-    event: Box<str>,
-    url: Option<Box<str>>,
+    pub(crate) kind: Kind,
+    pub(crate) event: Box<str>,
+    pub(crate) url: Option<Box<str>>,
     /// The upstream's answer, or that of the service.
-    status: Option<u16>,
-    duration: Option<Duration>,
+    pub(crate) status: Option<u16>,
+    pub(crate) duration: Option<Duration>,
     /// How often the upstream was asked.
-    attempts: u32,
-    pub(super) ok: bool,
+    pub(crate) attempts: u32,
+    pub(crate) ok: bool,
     /// A word for programs.
-    verdict: &'static str,
-    reason: Option<Box<str>>,
+    pub(crate) verdict: &'static str,
+    pub(crate) reason: Option<Box<str>>,
 }
 
 /// Which door the entry's connection or caller came through.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod check;
 mod cloud_events;
 mod console;
 mod crowds;
