@@ -67,6 +67,11 @@ export class Chat {
     return answer;
   }
 
+  /** Makes a request to the functions, as a browser does. */
+  async fetch(path, options) {
+    return fetch(new URL(path, this.#url), options);
+  }
+
   /** Returns all messages of a conversation, read page by page. */
   async history(user, conversation) {
     const messages = [];

@@ -25,7 +25,7 @@ export class Process {
   static async start(program, words, { environment = {}, ready }) {
     const self = new Process();
     // Variables of whoever runs the tests must not decide what is tested.
-    const inherited = Object.entries(process.env).filter(([name]) => !/^(HOOKWIRE_|Azure|AZURE_|WebPubSub)/.test(name));
+    const inherited = Object.entries(process.env).filter(([name]) => !/^(HOOKWIRE_|Azure|AZURE_|AWS_|GOOGLE_|WebPubSub)/.test(name));
     self.#child = spawn(program, words, {
       env: { ...Object.fromEntries(inherited), ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],

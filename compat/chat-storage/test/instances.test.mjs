@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { eventually } from '../../js/lib/mailbox.mjs';
 import { Service } from '../../js/lib/service.mjs';
 import { Chat, Unavailable, folderOf } from '../lib/chat.mjs';
+import { SmallS3 } from '../lib/small-s3.mjs';
 import { Azurite, Folder } from '../lib/stores.mjs';
 
 /** Instances that run side by side. */
@@ -38,7 +39,7 @@ function randomNumbers(start) {
   };
 }
 
-for (const Store of [Folder, Azurite]) {
+for (const Store of [Folder, Azurite, SmallS3]) {
   test(`${INSTANCES} instances on ${Store.name} write one conversation and are killed, seed ${seed}`, async (t) => {
     const random = randomNumbers(seed);
     const service = await Service.start();
@@ -104,6 +105,11 @@ for (const Store of [Folder, Azurite]) {
       // What a user sent later stands later.
       const rounds = history.filter((message) => message.user === user).map(({ key }) => Math.floor(key / TOGETHER));
       assert.deepEqual(rounds, rounds.toSorted((a, b) => a - b));
+    }
+
+    if (store.conditional) {
+      const { writes, refused } = store.conditional;
+      assert.ok(0 < refused && refused < writes, `${refused} of ${writes} writes lost a race`);
     }
 
     // Old versions go, whoever wrote them.

@@ -210,8 +210,6 @@ impl<D: Document> Shared<D> {
     async fn keep(self: Arc<Self>, name: String, mut queue: mpsc::Receiver<Job<D>>) {
         let (mut known, mut memory) = (None, D::Memory::default());
         let mut due = Instant::now();
-        // Versions that may lie there.
-        let mut lying = 0;
         loop {
             match timeout(DOCUMENT_IDLE_MAX, queue.recv()).await {
                 Ok(Some(job)) => {
@@ -222,17 +220,17 @@ impl<D: Document> Shared<D> {
                         jobs.push(job);
                     }
                     known = self.write(&name, known, &mut memory, jobs).await;
-                    lying += 1;
                     if known.as_ref().is_some_and(|known| known.number.is_multiple_of(PRUNE_EVERY))
                     {
-                        lying = self.prune(&name, None).await;
+                        self.prune(&name, None).await;
                     }
                 }
                 Ok(None) => return,
                 Err(_) => {
-                    // What was too young to be deleted while there was much to do.
-                    if PRUNE_EVERY <= lying {
-                        lying = self.prune(&name, known.as_ref().map(|known| known.number)).await;
+                    // What was too young to be deleted before, whoever wrote it.
+                    let quiet = known.as_ref().map(|known| known.number);
+                    if quiet.is_some_and(|number| self.pace.retention.versions_min < number) {
+                        self.prune(&name, quiet).await;
                     }
                     let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
                     if queue.is_empty() {
@@ -278,14 +276,9 @@ impl<D: Document> Shared<D> {
         }
     }
 
-    /// Deletes old versions. Returns how many may be left.
-    async fn prune(&self, name: &str, quiet: Option<u64>) -> u64 {
-        match self.chain(name).prune(quiet).await {
-            Ok(left) => left as u64,
-            Err(error) => {
-                tracing::warn!(error = %refusal::Chain(&error), "old versions could not be deleted");
-                0
-            }
+    async fn prune(&self, name: &str, quiet: Option<u64>) {
+        if let Err(error) = self.chain(name).prune(quiet).await {
+            tracing::warn!(error = %refusal::Chain(&error), "old versions could not be deleted");
         }
     }
 
