@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 
+import { DEADLINE_MS } from '../../js/lib/mailbox.mjs';
 import { Service } from '../../js/lib/service.mjs';
 import { Chat, folderOf } from '../lib/chat.mjs';
 import { SmallS3 } from '../lib/small-s3.mjs';
@@ -45,12 +47,14 @@ for (const Store of [Folder, Azurite, SmallS3]) {
 
     // A larger one than was announced is nowhere.
     const { upload } = await other.ask('ann', { op: 'attach', conversation: 'public', name: 'a.bin', size: 6 << 20 });
-    const body = new ReadableStream({
-      pull(controller) {
-        controller.enqueue(new Uint8Array(1 << 20));
-      },
-    });
-    const answer = await other.fetch(upload, { method: 'POST', body, duplex: 'half' }).catch((error) => error);
+    const parts = async function* () {
+      for (let n = 0; n < 8; n += 1) {
+        await setImmediate();
+        yield new Uint8Array(1 << 20);
+      }
+    };
+    const body = ReadableStream.from(parts());
+    const answer = await other.fetch(upload, { method: 'POST', body, duplex: 'half', signal: AbortSignal.timeout(DEADLINE_MS) }).catch((error) => error);
     // The server need not wait for what it does not want, so the client may see a broken connection instead.
     assert.ok(answer instanceof Error || answer.status === 413, `${answer.status}`);
     assert.equal((await store.names('uploads/')).length, SIZES.length);
