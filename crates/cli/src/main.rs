@@ -47,6 +47,8 @@ enum Command {
     Check(check::CheckArguments),
     #[command(flatten)]
     Remote(remote::RemoteCommand),
+    /// Take the events of a hub through a tunnel to an upstream on this machine.
+    Tunnel(remote::TunnelArguments),
     /// Measure and test the service.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -58,9 +60,12 @@ impl Command {
         match self {
             // What an upstream does wrong is their output.
             Self::Check(_) | Self::Events(_) => "off",
-            Self::Serve(_) | Self::Dev(_) | Self::Chat(_) | Self::Remote(_) | Self::Bench(_) => {
-                "info"
-            }
+            Self::Serve(_)
+            | Self::Dev(_)
+            | Self::Chat(_)
+            | Self::Remote(_)
+            | Self::Tunnel(_)
+            | Self::Bench(_) => "info",
         }
     }
 }
@@ -80,6 +85,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Command::Serve(serve) => service::serve(serve, arguments.json).await,
             Command::Dev(dev) => service::dev(dev, arguments.json).await,
             Command::Chat(chat) => service::chat(chat, arguments.json).await,
+            Command::Tunnel(tunnel) => remote::tunnel(tunnel, arguments.json).await,
             Command::Bench(bench) => bench::run(bench, arguments.json).await,
             Command::Events(events) => events::run(events, arguments.json).await,
             Command::Check(check) => check::run(check, arguments.json).await,

@@ -94,9 +94,9 @@ Exit codes:
   2  wrong usage: nothing was sent
   3  the service refused, failed or could not be reached";
 
-/// Which hub of which service, and how to speak with it.
+/// Which hub of which service.
 #[derive(Debug, Args)]
-pub(crate) struct ServiceArguments {
+pub(crate) struct HubArguments {
     /// Where the service is and its key: `Endpoint=…;Port=…;AccessKey=…;`
     ///
     /// Other users of this machine can see arguments: prefer the environment.
@@ -105,14 +105,21 @@ pub(crate) struct ServiceArguments {
     /// The hub; without it the environment tells
     #[arg(long)]
     pub(super) hub: Option<String>,
+    #[command(flatten)]
+    pub(super) trust: TrustArguments,
+}
+
+/// Which hub of which service, and how to speak with it.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArguments {
+    #[command(flatten)]
+    pub(super) of: HubArguments,
     /// The REST API to call
     ///
     /// Without it the variable that holds the connection string tells: `AzureSignalRConnectionString` means the preview, on which
     /// scripts of that time rely, everything else Web PubSub, which can do more. Both reach the same connections.
     #[arg(long, value_enum, env = "HubDialect")]
     pub(super) dialect: Option<Dialect>,
-    #[command(flatten)]
-    pub(super) trust: TrustArguments,
 }
 
 /// Whom to believe that a service is who it says it is.

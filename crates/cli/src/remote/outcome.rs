@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hookwire_client::{NameError, ServiceError};
+use hookwire_client::{NameError, ServiceError, TunnelError};
 use serde_json::{Value, json};
 
 /// What a command that went well says.
@@ -105,6 +105,8 @@ pub(super) enum Failure {
     Usage(anyhow::Error),
     /// Code 3: the service is to be looked at.
     Service(ServiceError),
+    /// Code 3: the service will have no tunnel.
+    Tunnel(TunnelError),
 }
 
 impl Failure {
@@ -115,7 +117,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Service(_) => 3,
+            Self::Service(_) | Self::Tunnel(_) => 3,
         }
     }
 
@@ -123,16 +125,8 @@ impl Failure {
     pub(super) fn text(&self) -> String {
         match self {
             Self::Usage(error) => format!("{error:#}"),
-            Self::Service(error) => {
-                let mut text = error.to_string();
-                let mut cause = std::error::Error::source(error);
-                while let Some(error) = cause {
-                    text.push_str(": ");
-                    text.push_str(&error.to_string());
-                    cause = error.source();
-                }
-                text
-            }
+            Self::Service(error) => chain(error),
+            Self::Tunnel(error) => chain(error),
         }
     }
 
@@ -144,9 +138,21 @@ impl Failure {
             Self::Service(ServiceError::Status { status, .. }) => {
                 json!({ "error": self.text(), "status": status.as_u16() })
             }
-            Self::Service(_) | Self::Usage(_) => json!({ "error": self.text() }),
+            Self::Service(_) | Self::Tunnel(_) | Self::Usage(_) => json!({ "error": self.text() }),
         }
     }
+}
+
+/// Returns an error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 impl From<ServiceError> for Failure {

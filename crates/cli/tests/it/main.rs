@@ -5,3 +5,4 @@
 mod bench;
 mod functions;
 mod functions_host;
+mod tunnel;
