@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod events;
+mod health;
 mod local_certificate;
 mod remote;
 mod service;
@@ -45,6 +46,8 @@ enum Command {
     /// The upstream gets real events of one short connection: it may act on them. The exit code is 0 when all is well and 1 when
     /// something is wrong.
     Check(check::CheckArguments),
+    /// Ask a running service whether it is ready; the exit code says it.
+    Health(health::HealthArguments),
     #[command(flatten)]
     Remote(remote::RemoteCommand),
     /// Take the events of a hub through a tunnel to an upstream on this machine.
@@ -59,7 +62,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             // What an upstream does wrong is their output.
-            Self::Check(_) | Self::Events(_) => "off",
+            Self::Check(_) | Self::Events(_) | Self::Health(_) => "off",
             Self::Serve(_)
             | Self::Dev(_)
             | Self::Chat(_)
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Command::Dev(dev) => service::dev(dev, arguments.json).await,
             Command::Chat(chat) => service::chat(chat, arguments.json).await,
             Command::Tunnel(tunnel) => remote::tunnel(tunnel, arguments.json).await,
+            Command::Health(health) => health::health(health, arguments.json).await,
             Command::Bench(bench) => bench::run(bench, arguments.json).await,
             Command::Events(events) => events::run(events, arguments.json).await,
             Command::Check(check) => check::run(check, arguments.json).await,

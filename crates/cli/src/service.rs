@@ -27,6 +27,7 @@ use hookwire_server::tls::server_config;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use url::Url;
 
 use crate::local_certificate::LocalCertificate;
 use crate::remote::TrustArguments;
@@ -122,6 +123,9 @@ pub(crate) struct ChatArguments {
     /// The hub that is the chat [env: `HubName` or `WebPubSubHub`] [default: chat].
     #[arg(long)]
     hub: Option<String>,
+    /// How browsers reach the service, if not by the endpoint of the connection string.
+    #[arg(long, value_name = "URL")]
+    public_endpoint: Option<Url>,
     /// Where the history is kept: a folder, or s3://…, gs://…, az://… [default: as `AzureWebJobsStorage` says, else ./hookwire-data/chat].
     #[arg(long, value_name = "FOLDER or URL")]
     storage: Option<String>,
@@ -146,6 +150,7 @@ pub(crate) async fn chat(arguments: ChatArguments, json: bool) -> anyhow::Result
     config.attachment_bytes_max = arguments.attachment_bytes_max;
     config.trust = trust;
     config.takes_invocations = hookwire_chat::is_custom_handler();
+    config.public_endpoint = arguments.public_endpoint;
     let running = hookwire_chat::serve(config, listener).await?;
     let url = format!("http://{}/", running.address());
     if json {
