@@ -221,6 +221,7 @@ describe('hubs', () => {
     await permissions.getByText('The connection may not send to “a/b”.').waitFor()
     await permissions.getByRole('button', { name: 'Grant' }).click()
     await permissions.getByText('The connection may now send to “a/b”.').waitFor()
+    await permissions.getByRole('definition').filter({ hasText: 'a/b' }).waitFor()
     await permissions.getByRole('button', { name: 'Check' }).click()
     await permissions.getByText('The connection may send to “a/b”.').waitFor()
 
@@ -348,7 +349,7 @@ describe('a client to try out', () => {
   it('of the preview sends frames of both kinds', async () => {
     const operator = await arrives()
     await operator.open('Try it')
-    await operator.connects({ kind: 'Preview client', hub: 'trial', user: 'ann' })
+    await operator.connects({ kind: 'Preview client', hub: 'trial', user: 'ann', query: 'lang=en' })
     await operator.isConnected()
     await operator.page.getByLabel('Message').fill('hi there!')
     await operator.page.getByRole('button', { name: 'Send', exact: true }).click()
@@ -358,6 +359,11 @@ describe('a client to try out', () => {
     await operator.page.getByLabel('Message').fill('AP8=')
     await operator.page.getByRole('button', { name: 'Send', exact: true }).click()
     await operator.seesFrame('out', 'binary, 2 bytes', '00 ff')
+    const tab = await operator.another('/#/hubs/trial')
+    operators.push(tab)
+    await tab.page.getByRole('list', { name: 'connections' }).getByRole('link').first().click()
+    await tab.page.getByRole('definition').filter({ hasText: /^lang=en$/u }).waitFor()
+    await tab.page.close()
     await operator.page.getByRole('button', { name: 'Disconnect' }).click()
     await operator.seesFrame('·', 'code 1000')
   })

@@ -10,6 +10,7 @@ use hookwire_proto::frame::CloseCode;
 use hookwire_proto::handler::{EventHandler, EventListener};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
+use hookwire_proto::permission::Permissions;
 use hookwire_proto::subprotocol::ClientMessage;
 use smallvec::SmallVec;
 
@@ -191,14 +192,29 @@ pub struct ConnectionDetails {
     pub groups: Vec<GroupName>,
     /// Its subprotocol.
     pub subprotocol: Option<String>,
-    /// Whether it came through the preview's door.
-    pub is_preview: bool,
+    /// By which door it came.
+    pub door: DoorDetails,
     /// Whether its transport is lost and it may come back.
     pub is_recovering: bool,
     /// Messages that it has not acknowledged; 0 unless it is reliable.
     pub unacknowledged_messages: usize,
     /// Events of it that wait for its upstream.
     pub waiting_events: usize,
+}
+
+/// What a hub knows about a connection after the door it came through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DoorDetails {
+    /// That of the preview.
+    Preview {
+        /// The raw query of the client's request, without its token.
+        query: String,
+    },
+    /// That of Web PubSub.
+    WebPubSub {
+        /// What the connection may do with groups.
+        permissions: Permissions,
+    },
 }
 
 /// One event on its way to an upstream.

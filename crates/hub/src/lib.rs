@@ -21,8 +21,8 @@ mod stored;
 mod web_pubsub;
 
 pub use effect::{
-    Answer, Call, CallId, ConnectionDetails, ConnectionSummary, Dialect, Effect, Event, EventCopy,
-    EventFacts, UserEvent,
+    Answer, Call, CallId, ConnectionDetails, ConnectionSummary, Dialect, DoorDetails, Effect,
+    Event, EventCopy, EventFacts, UserEvent,
 };
 pub use hub::{
     GROUP_STATE_BYTES_MAX, GROUPS_PER_CONNECTION_MAX, Hub, STREAMS_PER_CONNECTION_MAX, Settings,

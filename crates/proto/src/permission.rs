@@ -189,6 +189,25 @@ impl Permissions {
         group.map_or_else(|| *self.global.of(permission), |group| self.may(permission, group))
     }
 
+    /// Returns the groups that are granted by name, in their order.
+    pub fn granted(&self, permission: Permission) -> &[GroupName] {
+        self.rules(permission).map_or(&[], |rules| &rules.granted.0)
+    }
+
+    /// Returns the groups that are revoked by name, in their order.
+    pub fn revoked(&self, permission: Permission) -> &[GroupName] {
+        self.rules(permission).map_or(&[], |rules| &rules.revoked.0)
+    }
+
+    /// Returns the patterns of groups that roles allow.
+    pub fn patterns(&self, permission: Permission) -> &[Pattern] {
+        self.rules(permission).map_or(&[], |rules| &rules.patterns)
+    }
+
+    fn rules(&self, permission: Permission) -> Option<&Rules> {
+        self.rules.as_ref().map(|rules| rules.of(permission))
+    }
+
     fn rules_mut(&mut self, permission: Permission) -> &mut Rules {
         self.rules.get_or_insert_default().of_mut(permission)
     }
@@ -319,6 +338,20 @@ mod tests {
         assert!(!permissions.check(SendToGroup, None));
         assert!(permissions.check(SendToGroup, Some(&group("r"))), "patterns are left");
         assert!(!permissions.check(SendToGroup, Some(&group("x"))));
+    }
+
+    #[test]
+    fn every_rule_is_told() {
+        let roles =
+            ["webpubsub.sendToGroup", "webpubsub.sendToGroups.r*", "webpubsub.sendToGroup.b"];
+        let mut permissions = Permissions::from_roles(roles);
+        permissions.grant(SendToGroup, Some(&group("a"))).unwrap();
+        permissions.revoke(SendToGroup, Some(&group("c"))).unwrap();
+        assert_eq!(permissions.granted(SendToGroup), [group("a"), group("b")]);
+        assert_eq!(permissions.revoked(SendToGroup), [group("c")]);
+        assert_eq!(permissions.patterns(SendToGroup), [Pattern::parse("r*").unwrap()]);
+        assert!(permissions.granted(JoinLeaveGroup).is_empty());
+        assert!(Permissions::default().patterns(SendToGroup).is_empty());
     }
 
     #[test]

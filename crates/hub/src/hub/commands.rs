@@ -10,11 +10,11 @@ use hookwire_proto::permission::Permission;
 
 use super::membership::Joined;
 use super::{Hub, Reasons};
-use crate::effect::{Answer, ConnectionDetails, ConnectionSummary, Effect};
+use crate::effect::{Answer, ConnectionDetails, ConnectionSummary, DoorDetails, Effect};
 use crate::input::{Command, MembershipChange, NameList, PermissionOrder, UnixMillis};
 use crate::reliable::Reliable;
 use crate::set::{Kind, Slot};
-use crate::web_pubsub::WebPubSub;
+use crate::web_pubsub::{Door, WebPubSub};
 
 /// The reason when the application closes a connection and gives none (Web PubSub protocol, "Disconnect reasons").
 const CLOSED_BY_APPLICATION: &str = "ClosedByAppServer";
@@ -242,7 +242,14 @@ impl Hub {
             user: self.user_of(open),
             groups,
             subprotocol: web_pubsub.and_then(|one| one.subprotocol.as_deref().map(str::to_owned)),
-            is_preview: web_pubsub.is_none(),
+            door: match &open.door {
+                Door::Preview(context) => {
+                    DoorDetails::Preview { query: context.query().to_owned() }
+                }
+                Door::WebPubSub(one) => {
+                    DoorDetails::WebPubSub { permissions: one.permissions.clone() }
+                }
+            },
             is_recovering: web_pubsub.is_some_and(WebPubSub::is_detached),
             unacknowledged_messages: reliable.map_or(0, Reliable::unacknowledged),
             waiting_events: open.on_the_way.as_ref().map_or(0, |one| one.waiting_events()),

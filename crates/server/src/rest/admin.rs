@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use hookwire_hub::{Answer as HubAnswer, Command, ConnectionDetails, ConnectionSummary};
+use hookwire_hub::{
+    Answer as HubAnswer, Command, ConnectionDetails, ConnectionSummary, DoorDetails,
+};
 use hookwire_proto::name::GroupName;
+use hookwire_proto::permission::{Permission, Permissions};
 use http::Request;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::json as answer_json;
@@ -92,11 +95,22 @@ fn details(connection: &ConnectionDetails) -> Value {
     let mut details = json!({
         "id": connection.id.to_string(),
         "groups": groups,
-        "dialect": if connection.is_preview { "preview" } else { "webpubsub" },
         "recovering": connection.is_recovering,
         "unacknowledgedMessages": connection.unacknowledged_messages,
         "waitingEvents": connection.waiting_events,
     });
+    match &connection.door {
+        DoorDetails::Preview { query } => {
+            details["dialect"] = "preview".into();
+            details["query"] = query.as_str().into();
+        }
+        DoorDetails::WebPubSub { permissions } => {
+            details["dialect"] = "webpubsub".into();
+            let each =
+                Permission::ALL.map(|one| (one.as_str().to_owned(), rules(permissions, one)));
+            details["permissions"] = Map::from_iter(each).into();
+        }
+    }
     if let Some(user) = &connection.user {
         details["user"] = user.as_str().into();
     }
@@ -104,6 +118,20 @@ fn details(connection: &ConnectionDetails) -> Value {
         details["subprotocol"] = subprotocol.as_str().into();
     }
     details
+}
+
+/// Returns what decides over one permission.
+fn rules(permissions: &Permissions, permission: Permission) -> Value {
+    let names = |groups: &[GroupName]| -> Vec<Value> {
+        groups.iter().map(|group| group.as_str().into()).collect()
+    };
+    let patterns = permissions.patterns(permission).iter().map(ToString::to_string);
+    json!({
+        "all": permissions.check(permission, None),
+        "groups": names(permissions.granted(permission)),
+        "patterns": patterns.collect::<Vec<_>>(),
+        "denied": names(permissions.revoked(permission)),
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use hookwire_proto::name::ConnectionId;
 use serde_json::{Value, json};
 
-use crate::node::start;
+use crate::node::{start, token};
 
 fn names(page: &Value) -> Vec<&str> {
     page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
@@ -54,15 +54,28 @@ async fn what_is_connected_can_be_listed() {
 #[tokio::test]
 async fn one_connection_can_be_looked_at() {
     let node = start(None, |_| {}).await;
-    let claims = json!({ "webpubsub.group": ["b", "a"] });
+    let roles =
+        ["webpubsub.sendToGroup", "webpubsub.joinLeaveGroup.c", "webpubsub.joinLeaveGroups.r*"];
+    let claims = json!({ "webpubsub.group": ["b", "a"], "role": roles });
     let (_client, id) = node.with_json(Some("ann"), &claims).await;
     assert_eq!(
         node.json(&format!("/admin/v1/hubs/chat/connections/{id}")).await,
         json!({
             "id": id, "user": "ann", "groups": ["a", "b"], "subprotocol": "json.webpubsub.azure.v1", "dialect": "webpubsub",
             "recovering": false, "unacknowledgedMessages": 0, "waitingEvents": 0,
+            "permissions": {
+                "joinLeaveGroup": { "all": false, "groups": ["c"], "patterns": ["r*"], "denied": [] },
+                "sendToGroup": { "all": true, "groups": [], "patterns": [], "denied": [] },
+            },
         })
     );
+    let old_token = token("/ws/client/hubs/old", Some("bob"));
+    let _old = node.connect("old", &format!("?a=1&access_token={old_token}&b")).await.unwrap();
+    let list = node.json("/admin/v1/hubs/old/connections").await;
+    let id = list["items"][0]["id"].as_str().unwrap();
+    let old = node.json(&format!("/admin/v1/hubs/old/connections/{id}")).await;
+    assert_eq!((&old["dialect"], &old["query"]), (&json!("preview"), &json!("a=1&b")));
+    assert_eq!(old.get("permissions"), None);
     for (path, status) in [
         (format!("/admin/v1/hubs/other/connections/{id}"), 404),
         ("/admin/v1/hubs/chat/connections/unknown".to_owned(), 404),

@@ -17,10 +17,22 @@ export interface ConnectionSummary {
   readonly user: string | undefined
 }
 
+/** What decides over one permission: names stand above patterns and the word for all. */
+export interface Rules {
+  readonly all: boolean
+  readonly groups: readonly string[]
+  readonly patterns: readonly string[]
+  readonly denied: readonly string[]
+}
+
 export interface ConnectionDetails extends ConnectionSummary {
   readonly groups: readonly string[]
   readonly dialect: string
   readonly subprotocol: string | undefined
+  /** Of a client of the preview, without its token. */
+  readonly query: string | undefined
+  /** Of a client of Web PubSub. */
+  readonly permissions: Readonly<Record<Permission, Rules>> | undefined
   /** All that the service says, what this page does not know included. */
   readonly all: Properties
 }
@@ -134,6 +146,18 @@ function readDetails(value: unknown): ConnectionDetails {
     groups: texts(all.groups, 'groups'),
     dialect: text(all.dialect, 'dialect'),
     subprotocol: optional(text, all.subprotocol, 'subprotocol'),
+    query: optional(text, all.query, 'query'),
+    permissions: optional(readPermissions, all.permissions, 'permissions'),
     all,
   }
+}
+
+function readPermissions(value: unknown, what: string): Record<Permission, Rules> {
+  const { joinLeaveGroup, sendToGroup } = object(value, what)
+  return { joinLeaveGroup: readRules(joinLeaveGroup, 'joinLeaveGroup'), sendToGroup: readRules(sendToGroup, 'sendToGroup') }
+}
+
+function readRules(value: unknown, what: string): Rules {
+  const { all, groups, patterns, denied } = object(value, what)
+  return { all: all === true, groups: texts(groups, 'groups'), patterns: texts(patterns, 'patterns'), denied: texts(denied, 'denied') }
 }
