@@ -189,3 +189,21 @@ fn every_recorded_name_is_described() {
     let described = RECORDED.iter().map(|(name, kind, ..)| ((*name).to_owned(), kind.as_str()));
     assert_eq!(recorded, described.collect());
 }
+
+#[test]
+fn the_alerts_that_are_recommended_name_metrics_that_there_are() {
+    let document = include_str!("../../../../docs/operations.md");
+    let mut known: BTreeSet<&str> = RECORDED.iter().map(|(name, ..)| *name).collect();
+    known.extend(SHARD_METRICS.iter().map(|(name, ..)| *name));
+    known.extend(process::read().iter().map(|(name, ..)| *name));
+    known.insert("hookwire_turn_seconds");
+    let words = document.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let mut seen = BTreeSet::new();
+    for word in words.filter(|word| word.starts_with("hookwire_") || word.starts_with("process_")) {
+        let name = ["_bucket", "_sum"].iter().find_map(|end| word.strip_suffix(end));
+        let name = name.unwrap_or(word);
+        assert!(known.contains(name), "{word}");
+        seen.insert(name);
+    }
+    assert!(10 <= seen.len(), "the document was not read: {seen:?}");
+}
