@@ -186,13 +186,15 @@ fn of_error(error: &CallError) -> Outcome {
 fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        // What an I/O error wraps is not its source but itself.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if error.downcast_ref::<rustls::Error>().or(inner).is_some() {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        next = error.source();
+        // What an I/O error wraps is not its source but itself, perhaps an I/O error again.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     false
 }
