@@ -164,13 +164,20 @@ impl Program {
             .with_context(|| format!("`{}` printed no UTF-8", self.short()))
     }
 
-    /// Starts the call with its standard output in a pipe.
+    /// Starts the call with its standard output in a pipe, or with all its output in its log.
     ///
     /// # Errors
-    /// When the program cannot be started.
+    /// When the program cannot be started, or its log not be made.
     pub(crate) fn start(&self) -> anyhow::Result<Running> {
         println!("$ {self}");
-        let child = self.command().stdout(Stdio::piped()).spawn();
+        let mut command = self.command();
+        command.stdout(Stdio::piped());
+        if let Some(log) = &self.log {
+            let file =
+                File::create(log).with_context(|| format!("could not create {}", log.display()))?;
+            command.stdout(file.try_clone()?).stderr(file);
+        }
+        let child = command.spawn();
         Ok(Running(child.with_context(|| format!("could not start {}", self.name()))?))
     }
 

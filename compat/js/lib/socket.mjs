@@ -26,11 +26,12 @@ export class Socket {
 
   /**
    * Connects.
-   * @param options `protocols`, `headers`
+   * @param options `protocols`, `headers`; `compression`: what the client offers of permessage-deflate, as `ws` takes it
    * @throws {Refused} when the service does not upgrade
    */
-  static async open(url, { protocols = [], headers = {} } = {}) {
-    const socket = new WebSocket(url, protocols, { headers });
+  static async open(url, { protocols = [], headers = {}, compression } = {}) {
+    const offer = compression === undefined ? {} : { perMessageDeflate: compression };
+    const socket = new WebSocket(url, protocols, { headers, ...offer });
     const self = new Socket(socket);
     const opened = new Promise((resolve, reject) => {
       socket.once('open', resolve);
@@ -67,6 +68,16 @@ export class Socket {
   /** The subprotocol that was chosen; empty when none was. */
   get protocol() {
     return this.#socket.protocol;
+  }
+
+  /** The extensions that are in use; empty when none is. */
+  get extensions() {
+    return this.#socket.extensions;
+  }
+
+  /** Bytes that have come over the network, those of the handshake included. */
+  get wireBytes() {
+    return this.#socket._socket.bytesRead;
   }
 
   /** Messages that have arrived and were not awaited. */

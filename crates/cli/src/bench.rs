@@ -6,6 +6,7 @@
 mod child;
 mod connect;
 mod echo;
+mod echo_client;
 mod fanout;
 mod floor;
 mod histogram;
@@ -25,6 +26,7 @@ use clap::Subcommand;
 
 use self::connect::ConnectArguments;
 use self::echo::EchoArguments;
+use self::echo_client::EchoClientArguments;
 use self::fanout::FanoutArguments;
 use self::floor::FloorArguments;
 use self::idle::IdleArguments;
@@ -50,6 +52,8 @@ pub(crate) enum BenchCommand {
     Idle(IdleArguments),
     /// Run a service that sends every message back, for conformance suites and load tests
     EchoServer(ServerArguments),
+    /// Be a client that sends every message back, for conformance suites that play the server
+    EchoClient(EchoClientArguments),
     /// Run the service that is measured.
     #[command(hide = true)]
     Server(ServerArguments),
@@ -66,6 +70,7 @@ pub(crate) async fn run(command: BenchCommand, json: bool) -> anyhow::Result<Exi
     match command {
         BenchCommand::EchoServer(arguments) => serve::run(arguments, true, json).await,
         BenchCommand::Server(arguments) => serve::run(arguments, false, json).await,
+        BenchCommand::EchoClient(arguments) => echo_client::run(&arguments).await,
         // These block their thread from start to end; the runtime has nothing else to do.
         BenchCommand::Fanout(arguments) => print(&fanout::run(&arguments, json)?, json),
         BenchCommand::Echo(arguments) => print(&echo::run(&arguments, json)?, json),

@@ -1,5 +1,6 @@
 //! A client of Azure Web PubSub: one connection by a subprotocol, recovered when its transport is lost and replaced when it is over.
 
+pub mod conformance;
 pub(crate) mod dial;
 mod error;
 mod event;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use hookwire_proto::data::Metadata;
+use hookwire_proto::deflate::Compression;
 use hookwire_proto::handler::is_event_name;
 use hookwire_proto::name::GroupName;
 use hookwire_proto::subprotocol::{ClientMessage, GroupState, Subprotocol};
@@ -96,6 +98,7 @@ impl Client {
             subprotocol: Subprotocol::JsonReliable,
             reconnects: true,
             rejoins: true,
+            compresses: false,
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             delay_min: Duration::from_secs(1),
@@ -265,6 +268,7 @@ pub struct ClientBuilder {
     subprotocol: Subprotocol,
     reconnects: bool,
     rejoins: bool,
+    compresses: bool,
     timeout: Duration,
     connect_timeout: Duration,
     delay_min: Duration,
@@ -289,6 +293,12 @@ impl ClientBuilder {
     #[must_use]
     pub fn rejoin(self, rejoins: bool) -> Self {
         Self { rejoins, ..self }
+    }
+
+    /// Says whether to offer compression of messages (permessage-deflate), which the service may decline. Default: no.
+    #[must_use]
+    pub fn compression(self, compresses: bool) -> Self {
+        Self { compresses, ..self }
     }
 
     /// Sets how long a request waits for its answer. Default: 30 s.
@@ -326,7 +336,9 @@ impl ClientBuilder {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn connect(self) -> Result<(Client, Events), ConnectError> {
-        let dialer = Dialer::new(Some(self.subprotocol), self.connect_timeout, &self.trust)?;
+        let compression = self.compresses.then(Compression::default);
+        let dialer = Dialer::new(Some(self.subprotocol), self.connect_timeout, &self.trust)?
+            .offering(compression);
         let seed = dial::random().map_or(0, u64::from_ne_bytes);
         let config = Config {
             subprotocol: self.subprotocol,

@@ -74,6 +74,7 @@ pub use hookwire_proto::subprotocol::{
 };
 pub use hookwire_proto::template::{EventName, TemplateDocument, TemplatesDocument};
 
+pub use self::client::conformance;
 pub use self::client::{
     CHOSEN_ACK_IDS, Client, ClientBuilder, ClientError, ClientEvent, ConnectError, Connected,
     EVENTS_MAX, Events, GroupMessage, GroupStream, MESSAGE_BYTES_MAX, Receipt, Sending,

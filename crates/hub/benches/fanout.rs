@@ -12,7 +12,7 @@ use gungraun::prelude::*;
 use hookwire_hub::{
     ClientContext, Command, Connecting, DoorRequest, Effect, Hub, Input, Slot, Ticket,
 };
-use hookwire_proto::envelope::{Content, Envelope, Target, WireForm};
+use hookwire_proto::envelope::{Content, Envelope, Shape, Target};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
 
@@ -46,9 +46,10 @@ fn connecting(number: u32) -> Input {
             id: id(number),
             hub: chat(),
             user: Some(UserId::parse(&format!("user-{number}")).expect("it is a user id")),
+            deflate: None,
             subprotocols: Vec::new(),
             door: DoorRequest::Preview {
-                form: WireForm::AsSent,
+                shape: Shape::AsSent,
                 context: ClientContext::new("", "", "127.0.0.1"),
             },
         }),

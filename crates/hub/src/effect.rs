@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hookwire_proto::cloud_event::ConnectRequest;
 use hookwire_proto::data::{Data, Metadata};
+use hookwire_proto::deflate::Deflate;
 use hookwire_proto::envelope::{Content, Envelope, WireForm};
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::handler::{EventHandler, EventListener};
@@ -40,6 +41,8 @@ pub enum Effect {
         subprotocol: Option<String>,
         /// What it has not taken is kept by the hub: a slow socket is no reason to close it.
         is_reliable: bool,
+        /// Whether and how messages are compressed on its socket, which its client must be told.
+        deflate: Option<Deflate>,
     },
     /// Give a connection that exists a new socket; one that it still has is thrown away first.
     Readmit {
@@ -51,6 +54,8 @@ pub enum Effect {
         id: ConnectionId,
         /// The subprotocol, as before.
         subprotocol: String,
+        /// As in [`Effect::Admit`]; it may differ from what it was on the socket before.
+        deflate: Option<Deflate>,
     },
     /// The connection that a client wants back is not here: accept its handshake and close it with 1008.
     NotRecovered {

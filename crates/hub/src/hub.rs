@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
+use hookwire_proto::deflate::{Deflate, Deflater};
 use hookwire_proto::envelope::WireForm;
 use hookwire_proto::handler::{EventHandler, HubsSettings};
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
@@ -264,12 +265,21 @@ impl Hub {
     }
 
     /// Appends the frames that a reliable connection has not been sent on its present socket; they count as sent from now on.
-    pub fn take_unsent(&mut self, slot: Slot, frames: &mut Vec<Bytes>) {
+    pub fn take_unsent(&mut self, slot: Slot, deflater: &mut Deflater, frames: &mut Vec<Bytes>) {
         let Some(open) = self.open_mut(slot) else { return };
         let Some(web_pubsub) = open.web_pubsub_mut() else { return };
         let Some(conversation) = &mut web_pubsub.conversation else { return };
         if let Some(reliable) = conversation.reliable.as_mut().filter(|one| one.is_attached()) {
-            reliable.take_unsent(conversation.subprotocol, frames);
+            reliable.take_unsent(conversation.subprotocol, deflater, frames);
+        }
+    }
+
+    /// Returns how messages to an open connection are compressed on its present socket.
+    pub fn deflate(&self, slot: Slot) -> Option<Deflate> {
+        let open = self.open_at(slot)?;
+        match open.web_pubsub().and_then(WebPubSub::reliable) {
+            Some(reliable) => reliable.deflate(),
+            None => open.form.deflate,
         }
     }
 

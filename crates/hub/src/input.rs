@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookwire_proto::cloud_event::ConnectRequest;
-use hookwire_proto::envelope::{Envelope, Target, WireForm};
+use hookwire_proto::deflate::Window;
+use hookwire_proto::envelope::{Envelope, Shape, Target};
 use hookwire_proto::filter::Filter;
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
@@ -107,6 +108,8 @@ pub struct Connecting {
     pub user: Option<UserId>,
     /// The subprotocols it offers, in its order.
     pub subprotocols: Vec<String>,
+    /// How far back compressed messages to it may refer; `None`: it wants none.
+    pub deflate: Option<Window>,
     /// The door that it came to.
     pub door: DoorRequest,
 }
@@ -117,7 +120,7 @@ pub enum DoorRequest {
     /// The preview's client endpoints.
     Preview {
         /// How it wants its messages.
-        form: WireForm,
+        shape: Shape,
         /// What every event repeats.
         context: ClientContext,
     },
@@ -164,6 +167,8 @@ pub struct Recovering {
     pub hub: HubName,
     /// The subprotocols it offers, in its order.
     pub subprotocols: Vec<String>,
+    /// As in [`Connecting`], for its new socket.
+    pub deflate: Option<Window>,
     /// What it was told when it connected.
     pub token: String,
 }

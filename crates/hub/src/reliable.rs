@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookwire_proto::envelope::{Content, encode_message};
+use hookwire_proto::deflate::{Deflate, Deflater};
+use hookwire_proto::envelope::{Content, encode};
 use hookwire_proto::name::GroupName;
 use hookwire_proto::subprotocol::{GroupStateItem, ServerMessage, Subprotocol};
 
@@ -58,9 +59,18 @@ impl Sequenced {
         }
     }
 
-    fn frames(&self, subprotocol: Subprotocol, id: u64, out: &mut Vec<Bytes>) {
+    fn frames(
+        &self,
+        subprotocol: Subprotocol,
+        id: u64,
+        deflate: Option<Deflate>,
+        deflater: &mut Deflater,
+        out: &mut Vec<Bytes>,
+    ) {
         match self {
-            Self::Publication(content) => out.extend(content.sequenced(subprotocol, id)),
+            Self::Publication(content) => {
+                out.extend(content.sequenced(subprotocol, id, deflate, deflater));
+            }
             Self::GroupState { is_snapshot, group, items } => {
                 let message = subprotocol.encode_server(&ServerMessage::GroupState {
                     is_snapshot: *is_snapshot,
@@ -68,7 +78,8 @@ impl Sequenced {
                     items: items.iter().map(|item| (**item).clone()).collect(),
                     sequence_id: Some(id),
                 });
-                out.push(encode_message(message.kind, &message.data));
+                let deflate = deflate.filter(|deflate| deflate.concerns(message.data.len()));
+                out.push(encode(message.kind, &message.data, deflate, deflater));
             }
         }
     }
@@ -97,6 +108,8 @@ pub(crate) struct Reliable {
     is_excused: bool,
     /// It had no room for a message; nothing may follow the gap.
     is_over: bool,
+    /// How messages are compressed on the present socket.
+    deflate: Option<Deflate>,
 }
 
 #[derive(Debug)]
@@ -115,11 +128,29 @@ pub(crate) struct Overflow;
 impl Default for Reliable {
     fn default() -> Self {
         let (messages, link) = (VecDeque::new(), Link::Attached);
-        Self { link, messages, next_id: 1, bytes: 0, sent: 0, is_excused: false, is_over: false }
+        Self {
+            link,
+            messages,
+            next_id: 1,
+            bytes: 0,
+            sent: 0,
+            is_excused: false,
+            is_over: false,
+            deflate: None,
+        }
     }
 }
 
 impl Reliable {
+    pub(crate) const fn deflate(&self) -> Option<Deflate> {
+        self.deflate
+    }
+
+    /// Says how messages are compressed on the first socket.
+    pub(crate) const fn set_deflate(&mut self, deflate: Option<Deflate>) {
+        self.deflate = deflate;
+    }
+
     /// Gives the message the next sequence id.
     ///
     /// # Errors
@@ -172,16 +203,23 @@ impl Reliable {
     }
 
     /// Appends the frames of what the socket has not been given yet.
-    pub(crate) fn take_unsent(&mut self, subprotocol: Subprotocol, out: &mut Vec<Bytes>) {
+    pub(crate) fn take_unsent(
+        &mut self,
+        subprotocol: Subprotocol,
+        deflater: &mut Deflater,
+        out: &mut Vec<Bytes>,
+    ) {
         for waiting in self.messages.range(self.sent..) {
-            waiting.what.frames(subprotocol, waiting.id, out);
+            waiting.what.frames(subprotocol, waiting.id, self.deflate, deflater, out);
         }
         self.sent = self.messages.len();
     }
 
-    /// Begins again on a new socket at `now`: everything that is not acknowledged and still worth it will be sent.
-    pub(crate) fn reattach(&mut self, now: UnixMillis) {
+    /// Begins again at `now` on a new socket with compression of its own: everything that is not acknowledged and still worth it will be
+    /// sent.
+    pub(crate) fn reattach(&mut self, now: UnixMillis, deflate: Option<Deflate>) {
         self.link = Link::Attached;
+        self.deflate = deflate;
         self.sent = 0;
         self.forget_expired(now);
     }
@@ -216,7 +254,7 @@ mod tests {
     /// The sequence ids in front of what a socket is given.
     fn sent(reliable: &mut Reliable) -> Vec<u64> {
         let mut chunks = Vec::new();
-        reliable.take_unsent(Subprotocol::JsonReliable, &mut chunks);
+        reliable.take_unsent(Subprotocol::JsonReliable, &mut Deflater::default(), &mut chunks);
         let heads = chunks.chunks(2).map(|pair| {
             let head = String::from_utf8_lossy(&pair[0]).into_owned();
             let digits: String = head.chars().filter(char::is_ascii_digit).collect();
@@ -237,7 +275,7 @@ mod tests {
         reliable.acknowledge(2, 1_000);
         reliable.push(message(10), 0, None, &settings).unwrap();
         assert_eq!(sent(&mut reliable), [4]);
-        reliable.reattach(0);
+        reliable.reattach(0, None);
         assert_eq!(sent(&mut reliable), [3, 4]);
         reliable.acknowledge(u64::MAX, 1_000);
         assert_eq!((reliable.unacknowledged(), reliable.bytes), (0, 0));
@@ -250,7 +288,7 @@ mod tests {
         for expires in [Some(100), None, Some(200)] {
             reliable.push(message(1), 0, expires, &settings).unwrap();
         }
-        reliable.reattach(100);
+        reliable.reattach(100, None);
         assert_eq!(sent(&mut reliable), [2, 3]);
         assert_eq!(reliable.bytes, 2);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hookwire_proto::data::Metadata;
-use hookwire_proto::envelope::WireForm;
+use hookwire_proto::envelope::Shape;
 use hookwire_proto::handler::EventHandler;
 use hookwire_proto::name::GroupName;
 use hookwire_proto::permission::Permissions;
@@ -110,10 +110,10 @@ impl WebPubSub {
     }
 
     /// Returns how it wants its messages.
-    pub(crate) fn form(&self) -> WireForm {
-        self.conversation.as_ref().map_or(WireForm::AsSent, |conversation| {
-            WireForm::Subprotocol(conversation.subprotocol)
-        })
+    pub(crate) fn shape(&self) -> Shape {
+        self.conversation
+            .as_ref()
+            .map_or(Shape::AsSent, |conversation| Shape::Subprotocol(conversation.subprotocol))
     }
 
     pub(crate) fn reliable(&self) -> Option<&Reliable> {

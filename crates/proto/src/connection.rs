@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 
+use crate::deflate::{BadBlock, INFLATER_BYTES, Inflater, Inflation};
 use crate::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, CloseCode, CloseError, CloseFrame, HEADER_BYTES_MAX, Header,
     HeaderError, Opcode, Role, apply_mask,
@@ -44,7 +45,10 @@ pub enum ProtocolError {
     /// Text that is not UTF-8 (§8.1).
     #[error("a text message is not UTF-8")]
     NotUtf8,
-    /// The message is larger than the receiver allows.
+    /// A compressed message that is not DEFLATE (RFC 7692 §7.2.2).
+    #[error("a compressed message cannot be inflated")]
+    NotDeflate,
+    /// The message is larger than the receiver allows, inflated if it is compressed.
     #[error("the message exceeds {limit} bytes")]
     TooBig {
         /// The limit in bytes.
@@ -60,16 +64,37 @@ impl ProtocolError {
             | Self::LoneContinuation
             | Self::Interleaved
             | Self::Close(CloseError::OneByte | CloseError::Code(_)) => CloseCode::PROTOCOL_ERROR,
-            Self::Close(CloseError::Reason) | Self::NotUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::Close(CloseError::Reason) | Self::NotUtf8 | Self::NotDeflate => {
+                CloseCode::INVALID_PAYLOAD
+            }
             Self::TooBig { .. } => CloseCode::TOO_BIG,
         }
     }
+}
+
+impl From<BadBlock> for ProtocolError {
+    fn from(_: BadBlock) -> Self {
+        Self::NotDeflate
+    }
+}
+
+/// What the sides have agreed on about messages that the peer sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Incoming {
+    /// None is compressed.
+    #[default]
+    Plain,
+    /// Some may be, each by itself.
+    Deflated,
+    /// Some may be, and refer to earlier ones: their state is kept between them.
+    DeflatedInContext,
 }
 
 /// The receiving half of a WebSocket connection.
 #[derive(Debug)]
 pub struct Connection {
     role: Role,
+    incoming: Incoming,
     /// After the peer's close or a fault nothing more is read.
     finished: bool,
     incomplete: Option<Box<Incomplete>>,
@@ -82,6 +107,8 @@ struct Incomplete {
     frame: Option<Progress>,
     control: Vec<u8>,
     message: Option<Assembly>,
+    /// The state of the compressed message in progress, or of those before with context takeover.
+    inflater: Option<Inflater>,
 }
 
 /// A frame whose payload is still arriving.
@@ -98,12 +125,19 @@ struct Assembly {
     data: Vec<u8>,
     /// Bytes of `data` known to be UTF-8 (text only).
     checked: usize,
+    /// Bytes received of a compressed message.
+    compressed_bytes: Option<u64>,
 }
 
 impl Connection {
     /// Returns a fresh connection after the handshake, seen from `role`.
     pub const fn new(role: Role) -> Self {
-        Self { role, finished: false, incomplete: None }
+        Self::with_incoming(role, Incoming::Plain)
+    }
+
+    /// Returns a fresh connection whose sides have agreed on how messages to it may be compressed.
+    pub const fn with_incoming(role: Role, incoming: Incoming) -> Self {
+        Self { role, incoming, finished: false, incomplete: None }
     }
 
     /// Returns the heap bytes held for an incomplete message.
@@ -113,6 +147,7 @@ impl Connection {
                 + incomplete.header.capacity()
                 + incomplete.control.capacity()
                 + incomplete.message.as_ref().map_or(0, |message| message.data.capacity())
+                + incomplete.inflater.as_ref().map_or(0, |_| INFLATER_BYTES)
         })
     }
 
@@ -127,15 +162,16 @@ impl Connection {
         message_bytes_max: usize,
         events: &mut Vec<Event>,
     ) -> Result<(), ProtocolError> {
+        let mut inflation = Inflation::unbounded();
         while !input.is_empty() {
-            let used = self.handle_some(input, message_bytes_max, events)?;
+            let used = self.handle_some(input, message_bytes_max, &mut inflation, events)?;
             input = &mut input[used..];
         }
         Ok(())
     }
 
-    /// The same as [`Connection::handle_input`], but appends at most [`EVENTS_AT_ONCE`] events; returns the bytes taken. What is behind
-    /// them stays as it came.
+    /// The same as [`Connection::handle_input`], but appends at most [`EVENTS_AT_ONCE`] events, and inflates as much as the budget of
+    /// `inflation` allows, which must not be spent; returns the bytes taken. What is behind them stays as it came.
     ///
     /// # Errors
     /// Those of [`Connection::handle_input`].
@@ -143,11 +179,15 @@ impl Connection {
         &mut self,
         input: &mut [u8],
         message_bytes_max: usize,
+        inflation: &mut Inflation,
         events: &mut Vec<Event>,
     ) -> Result<usize, ProtocolError> {
         let (mut used, events_max) = (0, events.len() + EVENTS_AT_ONCE);
         while used < input.len() && !self.finished && events.len() < events_max {
-            match self.step(&mut input[used..], message_bytes_max, events) {
+            if self.may_compress() && inflation.budget == 0 {
+                return Ok(used);
+            }
+            match self.step(&mut input[used..], message_bytes_max, inflation, events) {
                 Ok(taken) => used += taken,
                 Err(error) => {
                     self.finished = true;
@@ -164,6 +204,7 @@ impl Connection {
         &mut self,
         input: &mut [u8],
         message_bytes_max: usize,
+        inflation: &mut Inflation,
         events: &mut Vec<Event>,
     ) -> Result<usize, ProtocolError> {
         let (mut progress, mut used) = match self.take_progress() {
@@ -183,10 +224,24 @@ impl Connection {
         if let Some(mask) = progress.header.mask {
             apply_mask(chunk, mask, progress.received);
         }
+        let before = progress.received;
         progress.received += take;
-        let complete = progress.received == payload_bytes;
+        let mut complete = progress.received == payload_bytes;
         if progress.header.opcode.is_control() {
             self.control(progress.header.opcode, chunk, complete, events)?;
+        } else if self.incoming != Incoming::Plain && self.is_compressed(progress.header) {
+            let last = complete && progress.header.fin;
+            let room = message_bytes_max;
+            let inflated = self.inflate(progress.header, chunk, last, room, inflation, events)?;
+            if inflated < take {
+                // The budget is spent: the rest is unmasked when it is its turn.
+                used -= take - inflated;
+                progress.received = before + inflated;
+                complete = false;
+                if let Some(mask) = progress.header.mask {
+                    apply_mask(&mut chunk[inflated..], mask, progress.received);
+                }
+            }
         } else {
             self.data(progress.header, chunk, complete, events)?;
         }
@@ -206,16 +261,17 @@ impl Connection {
     fn header(&mut self, input: &[u8]) -> Result<(Option<Header>, usize), ProtocolError> {
         let before = self.incomplete.as_ref().map_or(0, |incomplete| incomplete.header.len());
         if before == 0 {
-            if let Some((header, used)) = Header::parse(input, self.role)? {
+            if let Some((header, used)) = Header::parse(input, self.role, self.may_compress())? {
                 return Ok((Some(header), used));
             }
             self.incomplete.get_or_insert_default().header.extend_from_slice(input);
             return Ok((None, input.len()));
         }
+        let may_compress = self.may_compress();
         let buffer = &mut self.incomplete.get_or_insert_default().header;
         let more = input.len().min(HEADER_BYTES_MAX - before);
         buffer.extend_from_slice(&input[..more]);
-        match Header::parse(buffer, self.role)? {
+        match Header::parse(buffer, self.role, may_compress)? {
             Some((header, header_bytes)) => {
                 buffer.clear();
                 Ok((Some(header), header_bytes - before))
@@ -234,6 +290,16 @@ impl Connection {
             (Opcode::Continuation, None) => return Err(ProtocolError::LoneContinuation),
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::Interleaved),
             _ => {}
+        }
+        let compressed_bytes = message.and_then(|message| message.compressed_bytes);
+        if header.compressed || compressed_bytes.is_some() {
+            // What it becomes is bounded while it is inflated.
+            let most = 2 * message_bytes_max as u64 + COMPRESSED_EXTRA_BYTES_MAX;
+            let before = compressed_bytes.unwrap_or(0);
+            if most.saturating_sub(before) < header.payload_bytes {
+                return Err(ProtocolError::TooBig { limit: message_bytes_max });
+            }
+            return Ok(());
         }
         let before = message.map_or(0, |message| message.data.len());
         let room = (message_bytes_max - before.min(message_bytes_max)) as u64;
@@ -282,6 +348,61 @@ impl Connection {
         Ok(())
     }
 
+    const fn may_compress(&self) -> bool {
+        !matches!(self.incoming, Incoming::Plain)
+    }
+
+    /// Whether a frame of a message belongs to a compressed one.
+    fn is_compressed(&self, header: Header) -> bool {
+        let message = self.incomplete.as_ref().and_then(|incomplete| incomplete.message.as_ref());
+        header.compressed || message.is_some_and(|message| message.compressed_bytes.is_some())
+    }
+
+    /// Inflates a piece of a compressed message, `last` if it is the end. Returns how much of it the budget allowed.
+    fn inflate(
+        &mut self,
+        header: Header,
+        chunk: &[u8],
+        last: bool,
+        message_bytes_max: usize,
+        inflation: &mut Inflation,
+        events: &mut Vec<Event>,
+    ) -> Result<usize, ProtocolError> {
+        let incomplete = self.incomplete.get_or_insert_default();
+        let message = incomplete.message.get_or_insert_with(|| Assembly {
+            kind: kind(header.opcode),
+            data: Vec::new(),
+            checked: 0,
+            compressed_bytes: Some(0),
+        });
+        let inflater = incomplete.inflater.get_or_insert_with(|| inflation.take());
+        let used = inflater.inflate(chunk, &mut message.data, message_bytes_max, inflation)?;
+        let is_over = last && used == chunk.len();
+        if is_over {
+            inflater.finish(&mut message.data, message_bytes_max, inflation)?;
+        }
+        let compressed_bytes = message.compressed_bytes.unwrap_or(0);
+        message.compressed_bytes = Some(compressed_bytes + used as u64);
+        if message_bytes_max < message.data.len() {
+            return Err(ProtocolError::TooBig { limit: message_bytes_max });
+        }
+        if message.kind == MessageKind::Text {
+            message.check_text(is_over)?;
+        }
+        if is_over {
+            if let Some(Assembly { kind, mut data, .. }) = incomplete.message.take() {
+                data.shrink_to_fit();
+                events.push(Event::Message(Message { kind, data: Bytes::from(data) }));
+            }
+            if self.incoming == Incoming::Deflated
+                && let Some(inflater) = incomplete.inflater.take()
+            {
+                inflation.give_back(inflater);
+            }
+        }
+        Ok(used)
+    }
+
     fn data(
         &mut self,
         header: Header,
@@ -289,8 +410,7 @@ impl Connection {
         complete: bool,
         events: &mut Vec<Event>,
     ) -> Result<(), ProtocolError> {
-        let kind =
-            if header.opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
+        let kind = kind(header.opcode);
         let held = self.incomplete.as_ref().is_some_and(|incomplete| incomplete.message.is_some());
         if !held && complete && header.fin {
             if kind == MessageKind::Text && simdutf8::basic::from_utf8(chunk).is_err() {
@@ -304,6 +424,7 @@ impl Connection {
             kind,
             data: Vec::new(),
             checked: 0,
+            compressed_bytes: None,
         });
         message.data.extend_from_slice(chunk);
         let last = complete && header.fin;
@@ -322,9 +443,23 @@ impl Connection {
                 && incomplete.message.is_none()
                 && incomplete.header.is_empty()
                 && incomplete.control.is_empty()
+                && incomplete.inflater.is_none()
         };
         if self.incomplete.as_deref().is_some_and(empty) {
             self.incomplete = None;
+        }
+    }
+}
+
+/// Bytes that a compressed message may take beyond twice what it may become: blocks that carry nothing are no way to send for ever.
+const COMPRESSED_EXTRA_BYTES_MAX: u64 = 1_024;
+
+/// What the first frame of a message says of it.
+const fn kind(opcode: Opcode) -> MessageKind {
+    match opcode {
+        Opcode::Text => MessageKind::Text,
+        Opcode::Binary | Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
+            MessageKind::Binary
         }
     }
 }
@@ -365,7 +500,14 @@ mod tests {
 
     fn fragment(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        Header { fin, opcode, mask: Some(MASK), payload_bytes: payload.len() as u64 }.put(&mut out);
+        Header {
+            fin,
+            compressed: false,
+            opcode,
+            mask: Some(MASK),
+            payload_bytes: payload.len() as u64,
+        }
+        .put(&mut out);
         let start = out.len();
         out.extend_from_slice(payload);
         apply_mask(&mut out[start..], MASK, 0);
@@ -436,8 +578,14 @@ mod tests {
     fn a_length_in_a_header_reserves_no_memory() {
         let mut connection = Connection::new(Role::Server);
         let mut wire = Vec::new();
-        Header { fin: true, opcode: Opcode::Binary, mask: Some(MASK), payload_bytes: 1 << 30 }
-            .put(&mut wire);
+        Header {
+            fin: true,
+            compressed: false,
+            opcode: Opcode::Binary,
+            mask: Some(MASK),
+            payload_bytes: 1 << 30,
+        }
+        .put(&mut wire);
         wire.extend_from_slice(&[0; 10]);
         connection.handle_input(&mut wire, 1 << 30, &mut Vec::new()).unwrap();
         assert!(connection.held_bytes() < 1_000);

@@ -4,9 +4,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::data::{Data, Metadata};
+use crate::deflate::{Deflate, Deflater, Window};
 use crate::filter::Filter;
 use crate::frame::{HEADER_BYTES_MAX, Header, Opcode};
 use crate::message::{Message, MessageKind};
@@ -86,7 +87,16 @@ pub enum Target {
 
 /// How a connection wants messages on its wire. Members of a set that share a form share the encoded bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum WireForm {
+pub struct WireForm {
+    /// What messages look like.
+    pub shape: Shape,
+    /// How they are compressed. Nothing for reliable subprotocols, whose next socket may be one that inflates nothing.
+    pub deflate: Option<Deflate>,
+}
+
+/// What messages look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Shape {
     /// Text messages as text, binary ones as binary (no `format` in a preview client's URL; simple clients of Web PubSub).
     AsSent,
     /// Text; bytes that are not UTF-8 as binary (`format=text`).
@@ -100,7 +110,13 @@ pub enum WireForm {
 impl WireForm {
     /// Whether every message carries a sequence id of its connection.
     pub const fn is_reliable(self) -> bool {
-        matches!(self, Self::Subprotocol(subprotocol) if subprotocol.is_reliable())
+        matches!(self.shape, Shape::Subprotocol(subprotocol) if subprotocol.is_reliable())
+    }
+}
+
+impl From<Shape> for WireForm {
+    fn from(shape: Shape) -> Self {
+        Self { shape, deflate: None }
     }
 }
 
@@ -108,21 +124,20 @@ impl WireForm {
 #[derive(Debug)]
 pub struct Content {
     publication: Publication,
+    plain: Forms,
+    /// For clients with the full window, and for those with a smaller one. Whoever compresses first decides how hard it is tried.
+    deflated: [OnceLock<Box<Forms>>; 2],
+}
+
+/// The encoded forms.
+#[derive(Debug, Default)]
+struct Forms {
     text: OnceLock<Bytes>,
     binary: OnceLock<Bytes>,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
     json_tail: OnceLock<Tail>,
     protobuf_tail: OnceLock<Tail>,
-}
-
-/// What all receivers of a reliable form share: the payload behind the sequence id, in frames but for the first header.
-#[derive(Debug)]
-struct Tail {
-    /// The rest of the first frame's payload, then whole continuation frames.
-    bytes: Bytes,
-    first_bytes: usize,
-    payload_bytes: usize,
 }
 
 impl Content {
@@ -142,15 +157,7 @@ impl Content {
 
     /// Returns the content of a publication.
     pub fn of(publication: Publication) -> Arc<Self> {
-        Arc::new(Self {
-            publication,
-            text: OnceLock::new(),
-            binary: OnceLock::new(),
-            json: OnceLock::new(),
-            protobuf: OnceLock::new(),
-            json_tail: OnceLock::new(),
-            protobuf_tail: OnceLock::new(),
-        })
+        Arc::new(Self { publication, plain: Forms::default(), deflated: Default::default() })
     }
 
     /// Returns what is sent.
@@ -163,50 +170,60 @@ impl Content {
         self.publication.data.bytes.len() + self.publication.metadata.bytes()
     }
 
-    /// Returns the server's frames of the message in `form`, without a sequence id; encoded once.
-    pub fn frames(&self, form: WireForm) -> &Bytes {
+    /// Returns the server's frames of the message in `form`, without a sequence id; encoded, and compressed, once.
+    pub fn frames(&self, form: WireForm, deflater: &mut Deflater) -> &Bytes {
+        let deflate = form.deflate.filter(|deflate| deflate.concerns(self.bytes()));
+        let forms = self.forms(deflate);
         let data = &self.publication.data;
         let kind = data.kind.message_kind();
-        let kind = match form {
-            WireForm::AsSent => kind,
-            WireForm::Binary => MessageKind::Binary,
-            WireForm::Text if kind == MessageKind::Text => MessageKind::Text,
-            WireForm::Text => match simdutf8::basic::from_utf8(&data.bytes) {
+        let kind = match form.shape {
+            Shape::AsSent => kind,
+            Shape::Binary => MessageKind::Binary,
+            Shape::Text if kind == MessageKind::Text => MessageKind::Text,
+            Shape::Text => match simdutf8::basic::from_utf8(&data.bytes) {
                 Ok(_) => MessageKind::Text,
                 Err(_) => MessageKind::Binary,
             },
-            WireForm::Subprotocol(subprotocol) => return self.subprotocol_frames(subprotocol),
+            Shape::Subprotocol(subprotocol) if subprotocol.is_protobuf() => {
+                return forms.protobuf.get_or_init(|| {
+                    let payload = protobuf::encode_publication(&self.publication, None);
+                    encode(MessageKind::Binary, &payload, deflate, deflater)
+                });
+            }
+            Shape::Subprotocol(_) => {
+                return forms.json.get_or_init(|| {
+                    let payload = json::encode_publication(&self.publication, None);
+                    encode(MessageKind::Text, &payload, deflate, deflater)
+                });
+            }
         };
         let cell = match kind {
-            MessageKind::Text => &self.text,
-            MessageKind::Binary => &self.binary,
+            MessageKind::Text => &forms.text,
+            MessageKind::Binary => &forms.binary,
         };
-        cell.get_or_init(|| encode_message(kind, &data.bytes))
-    }
-
-    fn subprotocol_frames(&self, subprotocol: Subprotocol) -> &Bytes {
-        if subprotocol.is_protobuf() {
-            self.protobuf.get_or_init(|| {
-                let payload = protobuf::encode_publication(&self.publication, None);
-                encode_message(MessageKind::Binary, &payload)
-            })
-        } else {
-            self.json.get_or_init(|| {
-                let payload = json::encode_publication(&self.publication, None);
-                encode_message(MessageKind::Text, &payload)
-            })
-        }
+        cell.get_or_init(|| encode(kind, &data.bytes, deflate, deflater))
     }
 
     /// Returns the server's frames of the message with a sequence id, in two pieces that follow each other: the second is shared by all
-    /// receivers. Cost: a few dozen bytes, and once the encoding.
-    pub fn sequenced(&self, subprotocol: Subprotocol, sequence_id: u64) -> [Bytes; 2] {
+    /// receivers, also when it is compressed. Cost: a few dozen bytes, and once the encoding.
+    pub fn sequenced(
+        &self,
+        subprotocol: Subprotocol,
+        sequence_id: u64,
+        deflate: Option<Deflate>,
+        deflater: &mut Deflater,
+    ) -> [Bytes; 2] {
         let is_protobuf = subprotocol.is_protobuf();
+        let deflate = deflate.filter(|deflate| deflate.concerns(self.bytes()));
+        let forms = self.forms(deflate);
         let tail = if is_protobuf {
-            self.protobuf_tail
-                .get_or_init(|| Tail::new(&protobuf::publication_tail(&self.publication)))
+            forms.protobuf_tail.get_or_init(|| {
+                Tail::new(protobuf::publication_tail(&self.publication), deflate, deflater)
+            })
         } else {
-            self.json_tail.get_or_init(|| Tail::new(&json::publication_tail(&self.publication)))
+            forms.json_tail.get_or_init(|| {
+                Tail::new(json::publication_tail(&self.publication), deflate, deflater)
+            })
         };
         let mut payload = BytesMut::with_capacity(SEQUENCE_BYTES_MAX);
         let kind = if is_protobuf {
@@ -216,53 +233,118 @@ impl Content {
             json::publication_head(sequence_id, tail.payload_bytes, &mut payload);
             MessageKind::Text
         };
-        let mut head = BytesMut::with_capacity(HEADER_BYTES_MAX + payload.len());
+        let stored_bytes = if tail.is_deflated { STORED_HEADER_BYTES } else { 0 };
+        let mut head = BytesMut::with_capacity(HEADER_BYTES_MAX + stored_bytes + payload.len());
         Header {
-            fin: tail.first_bytes == tail.payload_bytes,
+            fin: tail.is_whole,
+            compressed: tail.is_deflated,
             opcode: kind.opcode(),
             mask: None,
-            payload_bytes: (payload.len() + tail.first_bytes) as u64,
+            payload_bytes: (stored_bytes + payload.len() + tail.first_bytes) as u64,
         }
         .put(&mut head);
+        if tail.is_deflated {
+            put_stored_header(payload.len(), &mut head);
+        }
         head.extend_from_slice(&payload);
         [head.freeze(), tail.bytes.clone()]
     }
+
+    fn forms(&self, deflate: Option<Deflate>) -> &Forms {
+        match deflate {
+            None => &self.plain,
+            Some(deflate) => {
+                self.deflated[usize::from(deflate.window != Window::FULL)].get_or_init(Box::default)
+            }
+        }
+    }
+}
+
+/// What all receivers of a reliable form share: the payload behind the sequence id, in frames but for the first header.
+///
+/// Compressed, it follows a stored block that carries the sequence id: blocks can be put together wherever one ends at a byte, and what
+/// was compressed by itself refers to nothing before it (RFC 1951 §3.2.3).
+#[derive(Debug)]
+struct Tail {
+    /// The rest of the first frame's payload, then whole continuation frames.
+    bytes: Bytes,
+    first_bytes: usize,
+    /// Whether the first frame is the last.
+    is_whole: bool,
+    is_deflated: bool,
+    /// Before compression.
+    payload_bytes: usize,
 }
 
 impl Tail {
-    fn new(payload: &Bytes) -> Self {
-        let first_bytes = payload.len().min(FRAME_PAYLOAD_BYTES_MAX - SEQUENCE_BYTES_MAX);
+    fn new(payload: Bytes, deflate: Option<Deflate>, deflater: &mut Deflater) -> Self {
         let payload_bytes = payload.len();
-        if first_bytes == payload_bytes {
-            return Self { bytes: payload.clone(), first_bytes, payload_bytes };
+        let shorter = deflate.and_then(|deflate| deflater.deflate(deflate, &payload));
+        let shorter = shorter.filter(|bytes| bytes.len() + STORED_HEADER_BYTES < payload_bytes);
+        let is_deflated = shorter.is_some();
+        let content = shorter.map_or(payload, Bytes::from);
+        let first_bytes = content.len().min(FRAME_PAYLOAD_BYTES_MAX - SEQUENCE_BYTES_MAX);
+        let is_whole = first_bytes == content.len();
+        if is_whole {
+            return Self { bytes: content, first_bytes, is_whole, is_deflated, payload_bytes };
         }
-        let (first, rest) = payload.split_at(first_bytes);
+        let (first, rest) = content.split_at(first_bytes);
         let mut bytes = BytesMut::with_capacity(
-            payload_bytes + rest.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX) * HEADER_BYTES_MAX,
+            content.len() + rest.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX) * HEADER_BYTES_MAX,
         );
         bytes.extend_from_slice(first);
-        put_fragments(Opcode::Continuation, rest, &mut bytes);
-        Self { bytes: bytes.freeze(), first_bytes, payload_bytes }
+        put_fragments(Opcode::Continuation, false, rest, &mut bytes);
+        Self { bytes: bytes.freeze(), first_bytes, is_whole, is_deflated, payload_bytes }
+    }
+}
+
+/// Bytes in front of a stored block (RFC 1951 §3.2.4).
+const STORED_HEADER_BYTES: usize = 5;
+
+/// Appends what stands in front of a block of bytes that are not compressed.
+fn put_stored_header(bytes: usize, out: &mut BytesMut) {
+    let length = u16::try_from(bytes).expect("a sequence id takes a few bytes");
+    out.put_u8(0);
+    out.put_u16_le(length);
+    out.put_u16_le(!length);
+}
+
+/// Returns the bare frames of a whole message, compressed if that is wanted and makes it shorter.
+pub fn encode(
+    kind: MessageKind,
+    data: &[u8],
+    deflate: Option<Deflate>,
+    deflater: &mut Deflater,
+) -> Bytes {
+    match deflate.and_then(|deflate| deflater.deflate(deflate, data)) {
+        None => encode_message(kind, data),
+        Some(shorter) => encode_fragments(kind, true, &shorter),
     }
 }
 
 /// Returns the bare (server's) frames of a whole message, fragmented at [`FRAME_PAYLOAD_BYTES_MAX`].
 pub fn encode_message(kind: MessageKind, data: &[u8]) -> Bytes {
+    encode_fragments(kind, false, data)
+}
+
+fn encode_fragments(kind: MessageKind, compressed: bool, data: &[u8]) -> Bytes {
     let fragments = data.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX).max(1);
     let mut out = BytesMut::with_capacity(data.len() + fragments * HEADER_BYTES_MAX);
-    put_fragments(kind.opcode(), data, &mut out);
+    put_fragments(kind.opcode(), compressed, data, &mut out);
     out.freeze()
 }
 
-/// Appends frames that end a message; the first has `opcode`.
-fn put_fragments(opcode: Opcode, data: &[u8], out: &mut BytesMut) {
+/// Appends frames that end a message; the first has `opcode`, and says whether the message is `compressed`.
+fn put_fragments(opcode: Opcode, compressed: bool, data: &[u8], out: &mut BytesMut) {
     let fragments = data.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX).max(1);
     for at in 0..fragments {
         let start = at * FRAME_PAYLOAD_BYTES_MAX;
         let payload = &data[start..data.len().min(start + FRAME_PAYLOAD_BYTES_MAX)];
         let opcode = if at == 0 { opcode } else { Opcode::Continuation };
         let fin = at + 1 == fragments;
-        Header { fin, opcode, mask: None, payload_bytes: payload.len() as u64 }.put(out);
+        let compressed = compressed && at == 0;
+        Header { fin, compressed, opcode, mask: None, payload_bytes: payload.len() as u64 }
+            .put(out);
         out.extend_from_slice(payload);
     }
 }
@@ -275,18 +357,20 @@ mod tests {
 
     #[test]
     fn a_form_decides_the_kind_of_frame() {
-        let first_byte = |message: Message, form| Content::new(message).frames(form)[0] & 0x0F;
+        let first_byte = |message: Message, shape: Shape| {
+            Content::new(message).frames(shape.into(), &mut Deflater::default())[0] & 0x0F
+        };
         let (text, utf8, bytes) = (
             Message::text("hi"),
             Message::binary(Bytes::from_static(b"hi")),
             Message::binary(Bytes::from_static(b"\xff")),
         );
-        assert_eq!(first_byte(text.clone(), WireForm::AsSent), 1);
-        assert_eq!(first_byte(utf8.clone(), WireForm::AsSent), 2);
-        assert_eq!(first_byte(text.clone(), WireForm::Binary), 2);
-        assert_eq!(first_byte(utf8, WireForm::Text), 1);
-        assert_eq!(first_byte(bytes, WireForm::Text), 2, "text frames may carry nothing but UTF-8");
-        assert_eq!(first_byte(text, WireForm::Text), 1);
+        assert_eq!(first_byte(text.clone(), Shape::AsSent), 1);
+        assert_eq!(first_byte(utf8.clone(), Shape::AsSent), 2);
+        assert_eq!(first_byte(text.clone(), Shape::Binary), 2);
+        assert_eq!(first_byte(utf8, Shape::Text), 1);
+        assert_eq!(first_byte(bytes, Shape::Text), 2, "text frames may carry nothing but UTF-8");
+        assert_eq!(first_byte(text, Shape::Text), 1);
     }
 
     #[test]
@@ -295,7 +379,8 @@ mod tests {
             let content = Content::new(Message::text("x".repeat(length)));
             for subprotocol in [Subprotocol::JsonReliable, Subprotocol::ProtobufReliable] {
                 for id in [1, 300, u64::MAX] {
-                    let mut wire = content.sequenced(subprotocol, id).concat();
+                    let mut wire =
+                        content.sequenced(subprotocol, id, None, &mut Deflater::default()).concat();
                     let mut events = Vec::new();
                     let mut client = Connection::new(Role::Client);
                     client.handle_input(&mut wire, 2 * length + 1_000, &mut events).unwrap();

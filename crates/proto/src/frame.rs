@@ -13,6 +13,9 @@ pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 /// Longest reason in a close frame: a control payload less the code (RFC 6455 §5.5.1).
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 
+/// The first reserved bit in a frame's first byte.
+const COMPRESSED_BIT: u8 = 0x40;
+
 /// What a frame is (RFC 6455 §11.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Opcode {
@@ -74,6 +77,8 @@ pub enum Role {
 pub struct Header {
     /// Whether this is the last fragment of its message.
     pub fin: bool,
+    /// The first reserved bit: the message that begins here is compressed (RFC 7692 §6).
+    pub compressed: bool,
     /// What the frame is.
     pub opcode: Opcode,
     /// The mask of the payload, if it is masked.
@@ -85,7 +90,7 @@ pub struct Header {
 /// A frame that RFC 6455 forbids. The connection must be failed with 1002.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// A reserved bit is set and no extension was negotiated (§5.2).
+    /// A reserved bit is set that no negotiated extension uses, or not there (§5.2; RFC 7692 §6).
     #[error("a reserved bit is set")]
     ReservedBit,
     /// The opcode is not assigned (§5.2).
@@ -107,18 +112,28 @@ pub enum HeaderError {
 
 impl Header {
     /// Returns the header at the start of `input` and its length in bytes, or `None` when more bytes are needed.
-    /// `receiver` is the side that reads: a server demands masks, a client refuses them.
+    /// `receiver` is the side that reads: a server demands masks, a client refuses them. `may_compress`: whether the sides have agreed
+    /// on permessage-deflate.
     ///
     /// # Errors
     /// [`HeaderError`] when the frame violates RFC 6455 §5. Faults of the first two bytes show before the rest is there.
-    pub fn parse(input: &[u8], receiver: Role) -> Result<Option<(Self, usize)>, HeaderError> {
+    pub fn parse(
+        input: &[u8],
+        receiver: Role,
+        may_compress: bool,
+    ) -> Result<Option<(Self, usize)>, HeaderError> {
         let [first, second, rest @ ..] = input else { return Ok(None) };
-        if first & 0x70 != 0 {
+        let reserved = first & 0x70;
+        if reserved != 0 && !(may_compress && reserved == COMPRESSED_BIT) {
             return Err(HeaderError::ReservedBit);
         }
         let fin = first & 0x80 != 0;
         let bits = first & 0x0F;
         let opcode = Opcode::from_bits(bits).ok_or(HeaderError::UnknownOpcode(bits))?;
+        let compressed = reserved != 0;
+        if compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(HeaderError::ReservedBit);
+        }
         let masked = second & 0x80 != 0;
         if masked != (receiver == Role::Server) {
             return Err(HeaderError::Masking);
@@ -158,12 +173,13 @@ impl Header {
             None
         };
         let header_bytes = 2 + length_bytes + mask.map_or(0, |mask| mask.len());
-        Ok(Some((Self { fin, opcode, mask, payload_bytes }, header_bytes)))
+        Ok(Some((Self { fin, compressed, opcode, mask, payload_bytes }, header_bytes)))
     }
 
     /// Appends the header to `out`.
     pub fn put(&self, out: &mut impl BufMut) {
-        out.put_u8(u8::from(self.fin) << 7 | self.opcode.bits());
+        let compressed = if self.compressed { COMPRESSED_BIT } else { 0 };
+        out.put_u8(u8::from(self.fin) << 7 | compressed | self.opcode.bits());
         let masked = u8::from(self.mask.is_some()) << 7;
         if let Ok(short @ ..126) = u8::try_from(self.payload_bytes) {
             out.put_u8(masked | short);
@@ -198,8 +214,18 @@ pub fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
 
 /// Returns a whole, unfragmented frame. A client passes a fresh random `mask`, a server none.
 pub fn encode(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Bytes {
+    encode_frame(opcode, false, payload, mask)
+}
+
+/// Returns a whole message in one frame, whose payload is compressed already.
+pub fn encode_compressed(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Bytes {
+    encode_frame(opcode, true, payload, mask)
+}
+
+fn encode_frame(opcode: Opcode, compressed: bool, payload: &[u8], mask: Option<[u8; 4]>) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_BYTES_MAX + payload.len());
-    Header { fin: true, opcode, mask, payload_bytes: payload.len() as u64 }.put(&mut out);
+    let payload_bytes = payload.len() as u64;
+    Header { fin: true, compressed, opcode, mask, payload_bytes }.put(&mut out);
     let start = out.len();
     out.extend_from_slice(payload);
     if let Some(mask) = mask {
@@ -303,14 +329,20 @@ mod tests {
             [0, 1, 125, 126, 127, 65_535, 65_536, u64::from(u32::MAX), (1 << 63) - 1]
         {
             for mask in [None, Some([1, 2, 3, 4])] {
-                let header = Header { fin: true, opcode: Opcode::Binary, mask, payload_bytes };
+                let header = Header {
+                    fin: true,
+                    compressed: payload_bytes % 2 == 1,
+                    opcode: Opcode::Binary,
+                    mask,
+                    payload_bytes,
+                };
                 let mut wire = Vec::new();
                 header.put(&mut wire);
                 let receiver = if mask.is_some() { Role::Server } else { Role::Client };
-                assert_eq!(Header::parse(&wire, receiver), Ok(Some((header, wire.len()))));
+                assert_eq!(Header::parse(&wire, receiver, true), Ok(Some((header, wire.len()))));
                 for end in 0..wire.len() {
                     assert_eq!(
-                        Header::parse(&wire[..end], receiver),
+                        Header::parse(&wire[..end], receiver, true),
                         Ok(None),
                         "{end} bytes are not a header"
                     );
@@ -333,9 +365,20 @@ mod tests {
             (&[0x82, 0x01], HeaderError::Masking),
         ];
         for (wire, error) in cases {
-            assert_eq!(Header::parse(wire, Role::Server), Err(error), "{wire:x?}");
+            assert_eq!(Header::parse(wire, Role::Server, false), Err(error), "{wire:x?}");
         }
-        assert_eq!(Header::parse(&[0x82, 0x81], Role::Client), Err(HeaderError::Masking));
+        assert_eq!(Header::parse(&[0x82, 0x81], Role::Client, false), Err(HeaderError::Masking));
+    }
+
+    #[test]
+    fn only_the_first_frame_of_a_message_may_be_marked_as_compressed() {
+        for first in [0xC0_u8, 0xC8, 0xC9, 0xCA, 0xD1, 0xE1, 0xA1, 0x91] {
+            let parsed = Header::parse(&[first, 0x80], Role::Server, true);
+            assert_eq!(parsed, Err(HeaderError::ReservedBit), "{first:x}");
+        }
+        for first in [0xC1_u8, 0xC2, 0x41, 0x42] {
+            assert_eq!(Header::parse(&[first, 0x80], Role::Server, true), Ok(None), "{first:x}");
+        }
     }
 
     #[test]
@@ -383,7 +426,7 @@ mod tests {
         #[test]
         fn parsing_never_panics_and_never_claims_more_than_it_saw(input: Vec<u8>) {
             for role in [Role::Server, Role::Client] {
-                if let Ok(Some((_, header_bytes))) = Header::parse(&input, role) {
+                if let Ok(Some((_, header_bytes))) = Header::parse(&input, role, true) {
                     prop_assert!(header_bytes <= input.len().min(HEADER_BYTES_MAX));
                 }
             }

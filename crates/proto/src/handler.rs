@@ -26,6 +26,7 @@ pub use self::event::{
 pub use self::presence::{GROUP_FILTERS_MAX, GroupFilter, GroupFilterFault, PresenceEvents};
 pub use self::url::HandlerUrl;
 pub use self::written::Secrets;
+use crate::deflate::Compression;
 use crate::name::{GroupName, HubName};
 
 /// The settings of all hubs.
@@ -55,6 +56,8 @@ pub struct HubSettings {
     pub listeners: Vec<Arc<EventListener>>,
     /// Which comings and goings of group members are events.
     pub presence: PresenceEvents,
+    /// How messages are compressed for clients that want it, whichever door they come through; absent: not at all.
+    pub compression: Option<Compression>,
 }
 
 /// Where events of some kinds go.

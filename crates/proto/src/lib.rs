@@ -7,6 +7,7 @@ pub mod cloud_event;
 pub mod connection;
 pub mod connection_string;
 pub mod data;
+pub mod deflate;
 pub mod envelope;
 pub mod filter;
 pub mod frame;

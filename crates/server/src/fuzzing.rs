@@ -87,6 +87,11 @@ pub fn handshake(input: &[u8]) {
     if let Ok(offered) = handshake::subprotocols(&headers) {
         assert!(offered.iter().all(|name| HeaderValue::from_str(name).is_ok()));
     }
+    if let Ok(Some(offer)) = handshake::offer(&headers) {
+        // What is answered is something that a client can agree to.
+        let agreed = hookwire_proto::deflate::agree(offer.header());
+        assert!(agreed.is_ok_and(|agreed| agreed.is_some()));
+    }
     if let Ok(query) = handshake::query(uri.query().unwrap_or_default()) {
         assert!(HeaderValue::from_str(&query).is_ok());
         let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);

@@ -10,7 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hookwire_hub::{ClientContext, Connecting, DoorRequest, Recovering};
-use hookwire_proto::envelope::WireForm;
+use hookwire_proto::deflate::{self, Accepted};
+use hookwire_proto::envelope::Shape;
 use hookwire_proto::name::{ConnectionId, HubName, UserId};
 use hookwire_proto::subprotocol::Subprotocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -64,6 +65,16 @@ impl Wish {
             Self::Recover(recovering) => recovering.id,
         }
     }
+
+    /// Says what the client has offered about compression.
+    fn with_offer(mut self, offer: Option<Accepted>) -> Self {
+        let deflate = match &mut self {
+            Self::Connect(connecting) => &mut connecting.deflate,
+            Self::Recover(recovering) => &mut recovering.deflate,
+        };
+        *deflate = offer.map(Accepted::window);
+        self
+    }
 }
 
 /// Answers a client that wants to connect through the preview's door.
@@ -97,13 +108,17 @@ async fn upgrade(
     head: &mut Request<()>,
     checked: Result<(HeaderValue, Wish), ApiError>,
 ) -> Result<Answer, ApiError> {
-    let (accept, wish) = checked.inspect_err(|error| {
+    let checked = checked.and_then(|(accept, wish)| {
+        let offer = offer(head.headers())?;
+        Ok((accept, offer, wish.with_offer(offer)))
+    });
+    let (accept, offer, wish) = checked.inspect_err(|error| {
         let unauthorized = error.status() == StatusCode::UNAUTHORIZED;
         count(if unauthorized { "unauthorized" } else { "invalid" });
     })?;
     let upgrade = hyper::upgrade::on(head);
     let (sender, receiver) = oneshot::channel();
-    edge.tasks.spawn(bring_in(edge.clone(), wish, accept, upgrade, sender));
+    edge.tasks.spawn(bring_in(edge.clone(), wish, (accept, offer), upgrade, sender));
     receiver.await.map_err(|_| ApiError::failed())?
 }
 
@@ -119,10 +134,10 @@ fn check(
         return Err(ApiError::bad_request("a WebSocket handshake needs HTTP/1.1"));
     }
     let accept = accept_value(head.headers())?;
-    let form = match format {
-        None => WireForm::AsSent,
-        Some("text") => WireForm::Text,
-        Some("binary") => WireForm::Binary,
+    let shape = match format {
+        None => Shape::AsSent,
+        Some("text") => Shape::Text,
+        Some("binary") => Shape::Binary,
         Some(_) => return Err(ApiError::bad_request("the format must be text or binary")),
     };
     let claims = edge.client_claims(head, &hub)?;
@@ -139,8 +154,9 @@ fn check(
         hub,
         user,
         subprotocols: subprotocols(head.headers())?,
+        deflate: None,
         door: DoorRequest::Preview {
-            form,
+            shape,
             context: ClientContext::new(&query, &claims, &forwarded_for)
                 .with_thumbprint(thumbprint),
         },
@@ -152,7 +168,7 @@ fn check(
 async fn bring_in(
     edge: Arc<Edge>,
     wish: Wish,
-    accept: HeaderValue,
+    (accept, offer): (HeaderValue, Option<Accepted>),
     upgrade: OnUpgrade,
     answer: oneshot::Sender<Result<Answer, ApiError>>,
 ) {
@@ -179,8 +195,9 @@ async fn bring_in(
         }
     };
     let result = match verdict {
-        Ok(Admission::Admitted { subprotocol }) => {
-            let delivered = answer.send(Ok(switching(accept, subprotocol))).is_ok();
+        Ok(Admission::Admitted { subprotocol, is_deflated }) => {
+            let accepted = offer.filter(|_| is_deflated);
+            let delivered = answer.send(Ok(switching(accept, subprotocol, accepted))).is_ok();
             let handed_over = delivered && hand_over(&edge, id, upgrade).await;
             count(if handed_over { "admitted" } else { "left" });
             if !handed_over {
@@ -191,7 +208,7 @@ async fn bring_in(
         Ok(Admission::NotRecovered) => {
             count("not_recovered");
             let known = offered.into_iter().find(|name| Subprotocol::parse(name).is_some());
-            let mut switching = switching(accept, known);
+            let mut switching = switching(accept, known, None);
             let reason = "the connection is not here any more, or the token does not prove that it is the client's";
             let refusal = Refusal { verdict: "not_recovered", reason: reason.to_owned() };
             switching.extensions_mut().insert(refusal);
@@ -261,7 +278,11 @@ fn count(result: &'static str) {
     ::metrics::counter!("hookwire_handshakes_total", "result" => result).increment(1);
 }
 
-pub(crate) fn switching(accept: HeaderValue, subprotocol: Option<String>) -> Answer {
+pub(crate) fn switching(
+    accept: HeaderValue,
+    subprotocol: Option<String>,
+    accepted: Option<Accepted>,
+) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
@@ -271,6 +292,10 @@ pub(crate) fn switching(accept: HeaderValue, subprotocol: Option<String>) -> Ans
     // It was offered in a header, so it fits into one.
     if let Some(value) = subprotocol.and_then(|one| HeaderValue::from_str(&one).ok()) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    if let Some(accepted) = accepted {
+        let value = HeaderValue::from_static(accepted.header());
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
     }
     answer
 }
@@ -334,6 +359,16 @@ pub(crate) fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, ApiError>
         return Err(ApiError::bad_request(message));
     }
     Ok(offered)
+}
+
+/// Returns which of the client's offers of compression can be taken; whether it is, the hub's settings say.
+pub(crate) fn offer(headers: &HeaderMap) -> Result<Option<Accepted>, ApiError> {
+    let name = header::SEC_WEBSOCKET_EXTENSIONS;
+    let lines = headers.get_all(&name).iter().map(HeaderValue::to_str);
+    let malformed =
+        || ApiError::bad_request("Sec-WebSocket-Extensions must be a list of extensions");
+    let lines: Vec<&str> = lines.collect::<Result<_, _>>().map_err(|_| malformed())?;
+    deflate::accept(&lines.join(",")).map_err(|_| malformed())
 }
 
 /// Whether a word is a token (RFC 9110, section 5.6.2).

@@ -140,6 +140,10 @@ pub(crate) struct ShardStats {
     ping_timeouts: AtomicU64,
     unrouted_messages: AtomicU64,
     queue_bytes: AtomicU64,
+    deflate_plain_bytes: AtomicU64,
+    deflated_bytes: AtomicU64,
+    inflate_deflated_bytes: AtomicU64,
+    inflated_bytes: AtomicU64,
     incomplete_bytes: AtomicU64,
     waiting_event_bytes: AtomicU64,
     turn_micros: AtomicU64,
@@ -171,6 +175,10 @@ impl ShardStats {
         store(&self.ping_timeouts, count.ping_timeouts);
         store(&self.unrouted_messages, hub.unrouted_messages());
         store(&self.queue_bytes, count.queue_bytes);
+        store(&self.deflate_plain_bytes, count.deflate_plain_bytes);
+        store(&self.deflated_bytes, count.deflated_bytes);
+        store(&self.inflate_deflated_bytes, count.inflate_deflated_bytes);
+        store(&self.inflated_bytes, count.inflated_bytes);
         store(&self.incomplete_bytes, incomplete_bytes as u64);
         store(&self.waiting_event_bytes, hub.waiting_bytes() as u64);
         let micros = u64::try_from(turn.as_micros()).unwrap_or(u64::MAX);
@@ -334,7 +342,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 type Cell = fn(&ShardStats) -> &AtomicU64;
 
 /// What each shard publishes besides the time of its turns: name, type, meaning, place.
-const SHARD_METRICS: [(&str, Kind, &str, Cell); 14] = [
+const SHARD_METRICS: [(&str, Kind, &str, Cell); 18] = [
     (
         "hookwire_connections",
         Kind::Gauge,
@@ -354,6 +362,30 @@ const SHARD_METRICS: [(&str, Kind, &str, Cell); 14] = [
         &s.deliveries
     }),
     ("hookwire_sent_bytes_total", Kind::Counter, "Bytes written to clients.", |s| &s.bytes_out),
+    (
+        "hookwire_deflate_before_bytes_total",
+        Kind::Counter,
+        "Bytes of messages before they were compressed, each counted once for all its receivers.",
+        |s| &s.deflate_plain_bytes,
+    ),
+    (
+        "hookwire_deflate_after_bytes_total",
+        Kind::Counter,
+        "The same bytes after compression, or as they were if that made them no fewer.",
+        |s| &s.deflated_bytes,
+    ),
+    (
+        "hookwire_inflate_before_bytes_total",
+        Kind::Counter,
+        "Bytes of compressed messages from clients.",
+        |s| &s.inflate_deflated_bytes,
+    ),
+    (
+        "hookwire_inflate_after_bytes_total",
+        Kind::Counter,
+        "The same bytes after they were inflated.",
+        |s| &s.inflated_bytes,
+    ),
     ("hookwire_slow_consumers_total", Kind::Counter, "Connections closed for not reading.", |s| {
         &s.slow_consumers
     }),

@@ -24,8 +24,9 @@ use hookwire_hub::{
     Answer, Call, Command, Connecting, Effect, Ending, EventCopy, Hub, Input, Recovering, Settings,
     Slot, Ticket, UnixMillis,
 };
-use hookwire_proto::connection::Event;
-use hookwire_proto::envelope::{Envelope, encode_message};
+use hookwire_proto::connection::{Event, Incoming};
+use hookwire_proto::deflate::{Deflate, Deflater, Inflation};
+use hookwire_proto::envelope::{Envelope, encode};
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::name::ConnectionId;
 use mio::{Events, Poll, Token};
@@ -39,6 +40,9 @@ use crate::shards::{Admission, Upgraded};
 
 /// Bytes read from one socket in one turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// What the compressed messages of one socket may become in one turn; the rest is the next turn's. A few KiB more may come of it.
+const INFLATED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 
 /// Readiness events taken from the kernel in one turn.
 const EVENTS_MAX: usize = 1_024;
@@ -185,6 +189,8 @@ pub(crate) struct Shard {
     answer: Option<Answer>,
     last_ticket: u64,
     runs: Runs,
+    deflater: Deflater,
+    inflation: Inflation,
     /// Sockets with something to write.
     dirty: VecDeque<Slot>,
     /// Sockets with something to read.
@@ -228,6 +234,12 @@ pub(crate) struct Counters {
     pub(crate) ping_timeouts: u64,
     /// Bytes that sockets have not taken.
     pub(crate) queue_bytes: u64,
+    /// Bytes of messages that were to be compressed, and what became of them.
+    pub(crate) deflate_plain_bytes: u64,
+    pub(crate) deflated_bytes: u64,
+    /// Bytes of compressed messages from clients, and what became of them.
+    pub(crate) inflate_deflated_bytes: u64,
+    pub(crate) inflated_bytes: u64,
 }
 
 /// Makes the mailboxes of a node and the polls that they wake.
@@ -280,6 +292,8 @@ impl Shard {
             answer: None,
             last_ticket: 0,
             runs: Runs::default(),
+            deflater: Deflater::default(),
+            inflation: Inflation::default(),
             dirty: VecDeque::new(),
             ready: VecDeque::new(),
             lost: Vec::new(),
@@ -481,18 +495,21 @@ impl Shard {
         match effect {
             Effect::Call(call) => (self.outgoing)(Outgoing::Call(call)),
             Effect::Copy(copy) => (self.outgoing)(Outgoing::Copy(copy)),
-            Effect::Admit { answer_to, slot, id, subprotocol, is_reliable } => {
-                let mut socket = Socket::expected(self.seconds());
+            Effect::Admit { answer_to, slot, id, subprotocol, is_reliable, deflate } => {
+                let mut socket = Socket::expected(self.seconds(), incoming(deflate));
                 socket.is_patient = is_reliable;
+                let admission = Admission::Admitted { subprotocol, is_deflated: deflate.is_some() };
                 let expected = Expected { slot, is_new: true };
-                self.expect_socket(answer_to, expected, id, subprotocol, socket);
+                self.expect_socket(answer_to, expected, id, admission, socket);
             }
-            Effect::Readmit { answer_to, slot, id, subprotocol } => {
+            Effect::Readmit { answer_to, slot, id, subprotocol, deflate } => {
                 self.replace_socket(slot);
-                let mut socket = Socket::expected(self.seconds());
+                let mut socket = Socket::expected(self.seconds(), incoming(deflate));
                 socket.is_patient = true;
+                let subprotocol = Some(subprotocol);
+                let admission = Admission::Admitted { subprotocol, is_deflated: deflate.is_some() };
                 let expected = Expected { slot, is_new: false };
-                self.expect_socket(answer_to, expected, id, Some(subprotocol), socket);
+                self.expect_socket(answer_to, expected, id, admission, socket);
             }
             Effect::NotRecovered { answer_to } => {
                 if let Some(verdict) = self.verdicts.remove(&answer_to) {
@@ -508,7 +525,7 @@ impl Shard {
                 }
             }
             Effect::Deliver { set, form, except, content } => {
-                let frames = content.frames(form);
+                let frames = content.frames(form, &mut self.deflater);
                 if !self.runs.join(set, form, &except, frames) {
                     self.close_runs();
                     self.runs.join(set, form, &except, frames);
@@ -516,7 +533,7 @@ impl Shard {
             }
             Effect::DeliverTo { slots, form, content } => {
                 self.close_runs();
-                let frames = content.frames(form);
+                let frames = content.frames(form, &mut self.deflater);
                 for slot in slots {
                     self.queue(slot, frames.clone(), 1);
                 }
@@ -529,7 +546,10 @@ impl Shard {
             }
             Effect::Tell { slot, message } => {
                 self.close_runs();
-                self.queue(slot, encode_message(message.kind, &message.data), 0);
+                let deflate = self.hub.deflate(slot);
+                let deflate = deflate.filter(|deflate| deflate.concerns(message.data.len()));
+                let frames = encode(message.kind, &message.data, deflate, &mut self.deflater);
+                self.queue(slot, frames, 0);
             }
             Effect::Forward(envelope) => {
                 let shared = self.shared.clone();
@@ -541,7 +561,8 @@ impl Shard {
             }
             Effect::Send { slot, form, content } => {
                 self.close_runs();
-                self.queue(slot, content.frames(form).clone(), 1);
+                let frames = content.frames(form, &mut self.deflater).clone();
+                self.queue(slot, frames, 1);
             }
             Effect::Close { slot, code, reason } => {
                 self.close_runs();
@@ -574,7 +595,7 @@ impl Shard {
         answer_to: Ticket,
         expected: Expected,
         id: ConnectionId,
-        subprotocol: Option<String>,
+        admission: Admission,
         socket: Socket,
     ) {
         let at = expected.slot.0 as usize;
@@ -586,8 +607,7 @@ impl Shard {
         // From here on the socket counts; whoever brought the client stops counting it (see `Shards::connect`).
         self.mailbox().load.fetch_add(1, Ordering::Relaxed);
         let verdict = self.verdicts.remove(&answer_to);
-        if verdict.is_none_or(|verdict| verdict.send(Admission::Admitted { subprotocol }).is_err())
-        {
+        if verdict.is_none_or(|verdict| verdict.send(admission).is_err()) {
             self.awaiting_socket.remove(&id);
             self.give_up(expected);
         }
@@ -621,6 +641,8 @@ impl Shard {
 
     fn publish(&mut self) {
         self.mailbox().recovering.store(self.hub.detached_connections(), Ordering::Relaxed);
+        (self.count.deflate_plain_bytes, self.count.deflated_bytes) = self.deflater.totals();
+        (self.count.inflate_deflated_bytes, self.count.inflated_bytes) = self.inflation.totals();
         self.stats.publish(&self.count, &self.hub, self.incomplete_bytes, self.now.elapsed());
         self.stats.turned(self.now);
     }
@@ -629,6 +651,11 @@ impl Shard {
     fn seconds(&self) -> u32 {
         u32::try_from(self.now.duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
     }
+}
+
+/// What may come from a client to which messages are compressed in this way.
+const fn incoming(deflate: Option<Deflate>) -> Incoming {
+    if deflate.is_some() { Incoming::Deflated } else { Incoming::Plain }
 }
 
 fn mark_dirty(socket: &mut Socket, slot: Slot, dirty: &mut VecDeque<Slot>) {

@@ -32,6 +32,8 @@ pub enum Admission {
     Admitted {
         /// The chosen subprotocol.
         subprotocol: Option<String>,
+        /// Whether the client's offer of compression is taken.
+        is_deflated: bool,
     },
     /// The connection that the client wants back is not here.
     NotRecovered,

@@ -14,7 +14,8 @@ use hookwire_hub::{
     Settings, SimpleMode, Slot, Ticket, WebPubSubRequest,
 };
 use hookwire_proto::cloud_event::ConnectRequest;
-use hookwire_proto::connection::{Connection, Event as WireEvent};
+use hookwire_proto::connection::{Connection, Event as WireEvent, Incoming};
+use hookwire_proto::deflate::{Compression, Deflater, Window};
 use hookwire_proto::envelope::{Content, Envelope, Target, encode_message};
 use hookwire_proto::frame::Role;
 use hookwire_proto::handler::{EventHandlerDocument, HubDocument, HubSettings, HubsSettings};
@@ -89,6 +90,7 @@ pub struct Recovery {
     hub: HubName,
     group: GroupName,
     shards: Vec<Hub>,
+    deflater: Deflater,
     clients: Vec<Client>,
     published: u64,
     disconnected: Vec<ConnectionId>,
@@ -110,6 +112,11 @@ struct Client {
     expected: Vec<u64>,
     acknowledged: u64,
     fate: Fate,
+}
+
+/// What a client's transport says about compression: every other one is for it.
+fn window(transport: usize) -> Option<Window> {
+    transport.is_multiple_of(2).then_some(Window::FULL)
 }
 
 /// Where the model says that a connection is.
@@ -134,7 +141,8 @@ impl Recovery {
             }],
             ..HubDocument::default()
         };
-        let defaults = HubSettings::parse(&document).expect("the handler is a good one");
+        let mut defaults = HubSettings::parse(&document).expect("the handler is a good one");
+        defaults.compression = Some(Compression { min_bytes: 0, ..Compression::default() });
         let settings = Arc::new(Settings {
             hubs: HubsSettings { defaults: Arc::new(defaults), ..HubsSettings::default() },
             recovery: RecoverySettings {
@@ -151,6 +159,7 @@ impl Recovery {
             group: GroupName::parse("g").expect("the name is a good one"),
             shards: (0..shards).map(|_| Hub::default()).collect(),
             clients: Vec::new(),
+            deflater: Deflater::default(),
             published: 0,
             disconnected: Vec::new(),
         };
@@ -298,6 +307,7 @@ impl Recovery {
             hub: self.hub.clone(),
             user: None,
             subprotocols: vec![subprotocol.name().to_owned()],
+            deflate: window(number),
             door: DoorRequest::WebPubSub(Box::new(request)),
         });
         self.handle(shard, Input::Connecting { answer_to: Ticket(number as u64), connecting });
@@ -338,6 +348,8 @@ impl Recovery {
             id: of.id,
             hub: self.hub.clone(),
             subprotocols: vec![of.subprotocol.name().to_owned()],
+            // A new transport may be one that compresses, or the other way round.
+            deflate: window(client + self.disconnected.len() + of.received.len()),
             token: of.token.clone(),
         };
         let shard = of.shard;
@@ -379,11 +391,14 @@ impl Recovery {
                     assert!(matches!(call.event, Event::Disconnected { .. }));
                     self.disconnected.push(call.connection);
                 }
-                Effect::Admit { slot, id, .. } | Effect::Readmit { slot, id, .. } => {
+                Effect::Admit { slot, id, deflate, .. }
+                | Effect::Readmit { slot, id, deflate, .. } => {
+                    let incoming =
+                        if deflate.is_some() { Incoming::Deflated } else { Incoming::Plain };
                     let client = self.client_of(&id);
                     client.slot = slot;
                     client.wire = Some(VecDeque::new());
-                    client.connection = Connection::new(Role::Client);
+                    client.connection = Connection::with_incoming(Role::Client, incoming);
                 }
                 Effect::Tell { slot, message } => {
                     let frames = encode_message(message.kind, &message.data);
@@ -392,7 +407,7 @@ impl Recovery {
                 Effect::Sequenced { slots } => {
                     for slot in slots {
                         let mut chunks = Vec::new();
-                        self.shards[shard].take_unsent(slot, &mut chunks);
+                        self.shards[shard].take_unsent(slot, &mut self.deflater, &mut chunks);
                         for pair in chunks.chunks(2) {
                             self.write(shard, slot, pair.concat().into());
                         }

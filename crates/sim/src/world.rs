@@ -8,7 +8,7 @@ use hookwire_hub::{
     Answer, Call, CallId, ClientContext, Command, Connecting, DoorRequest, Effect, Hub, Input,
     MembershipChange, Reply, Settings, Slot, Ticket, UpstreamAnswer,
 };
-use hookwire_proto::envelope::{Content, Envelope, Target, WireForm};
+use hookwire_proto::envelope::{Content, Envelope, Shape, Target};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
 use hookwire_proto::template::{TemplateDocument, Templates, TemplatesDocument};
@@ -23,7 +23,7 @@ pub enum Step {
         /// Its shard.
         shard: usize,
         /// How it wants its messages.
-        form: WireForm,
+        shape: Shape,
     },
     /// A client leaves.
     End {
@@ -187,8 +187,8 @@ impl World {
     /// When a shard does what no input asked for.
     pub fn step(&mut self, step: &Step, model: &mut crate::Model) {
         match *step {
-            Step::Connect { user, shard, form } => {
-                self.connect(user, shard % self.shards.len(), form, model);
+            Step::Connect { user, shard, shape } => {
+                self.connect(user, shard % self.shards.len(), shape, model);
             }
             Step::End { connection } => {
                 if let Some((shard, slot, number)) = self.find(connection) {
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    fn connect(&mut self, user: usize, shard: usize, form: WireForm, model: &mut crate::Model) {
+    fn connect(&mut self, user: usize, shard: usize, shape: Shape, model: &mut crate::Model) {
         let number = self.ids.len();
         let mut random = [0; 16];
         random[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -321,7 +321,8 @@ impl World {
             hub: self.hub.clone(),
             user: None,
             subprotocols: Vec::new(),
-            door: DoorRequest::Preview { form, context: ClientContext::new("", "", "") },
+            deflate: None,
+            door: DoorRequest::Preview { shape, context: ClientContext::new("", "", "") },
         });
         self.handle(shard, Input::Connecting { answer_to: Ticket(number as u64), connecting });
         let at = self.shards[shard].open.iter().position(|call| call.connection == id);

@@ -141,8 +141,13 @@ fn write_all(sockets: &mut [TcpStream], frames: &[Vec<u8>]) -> anyhow::Result<()
 /// Returns a server's binary frame of `size` bytes of payload.
 fn frame(stamp: Stamp, size: usize) -> Vec<u8> {
     let mut frame = Vec::new();
-    let header =
-        Header { fin: true, opcode: Opcode::Binary, mask: None, payload_bytes: size as u64 };
+    let header = Header {
+        fin: true,
+        compressed: false,
+        opcode: Opcode::Binary,
+        mask: None,
+        payload_bytes: size as u64,
+    };
     header.put(&mut frame);
     let start = frame.len();
     frame.resize(start + size, b'x');

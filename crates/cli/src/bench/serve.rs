@@ -3,10 +3,13 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use hookwire_client::{AccessKey, ClientEndpointOptions, ConnectionString, Service};
+use hookwire_proto::deflate::Compression;
+use hookwire_proto::handler::{HubSettings, HubsSettings};
 use hookwire_server::config::{Config, TlsConfig};
 use hookwire_server::node::Node;
 use serde_json::json;
@@ -31,6 +34,9 @@ pub(crate) struct ServerArguments {
     /// Largest message from a client, in bytes
     #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
     message_bytes_max: usize,
+    /// Compress messages of any length for clients that offer it
+    #[arg(long)]
+    compression: bool,
     /// Shards; 0: one per core
     #[arg(long, default_value_t = 0)]
     shards: usize,
@@ -61,6 +67,10 @@ pub(super) async fn run(
     config.shards = arguments.shards;
     let most = arguments.message_bytes_max;
     config.limits.message_bytes_max = most;
+    let any_length = || Compression { min_bytes: 0, ..Compression::default() };
+    let compression = arguments.compression.then(any_length);
+    let defaults = HubSettings { compression, ..HubSettings::default() };
+    config.hubs = HubsSettings { defaults: Arc::new(defaults), ..HubsSettings::default() };
     // Whoever sends a message as large as allowed may still be sending the next when the first comes back.
     config.limits.slow_bytes_max = config.limits.slow_bytes_max.max(most.saturating_mul(4));
     config.limits.outbox_bytes_max = config.limits.outbox_bytes_max.max(most.saturating_mul(4));

@@ -7,10 +7,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use hookwire_proto::deflate::{self, Agreed, Compression};
 use hookwire_proto::subprotocol::Subprotocol;
 use http::header::{
-    CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 use http_body_util::Empty;
@@ -27,11 +28,20 @@ use super::session::Lost;
 use crate::transport::{self, beginning, one_line};
 use crate::trust::Trust;
 
+/// A stream after the handshake, and what was agreed on compression, if anything was.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) stream: Upgraded,
+    pub(crate) compression: Option<(Compression, Agreed)>,
+}
+
 /// Opens sockets of one subprotocol, or of none.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     connector: HttpsConnector<HttpConnector>,
     subprotocol: Option<Subprotocol>,
+    /// How to compress if the server agrees; `None`: it is not asked.
+    compression: Option<Compression>,
     /// Longest time until a socket is open.
     limit: Duration,
 }
@@ -45,17 +55,22 @@ impl Dialer {
     ) -> Result<Self, ConnectError> {
         let connector = transport::connector(limit, trust)
             .map_err(|error| ConnectError::Tls(Arc::new(error)))?;
-        Ok(Self { connector, subprotocol, limit })
+        Ok(Self { connector, subprotocol, compression: None, limit })
+    }
+
+    /// Says how to compress if the server agrees; by default it is not asked.
+    pub(crate) fn offering(self, compression: Option<Compression>) -> Self {
+        Self { compression, ..self }
     }
 
     /// Opens a socket. Dropping the future closes whatever is open by then.
-    pub(crate) async fn dial(&self, url: &Url) -> Result<Upgraded, ConnectError> {
+    pub(crate) async fn dial(&self, url: &Url) -> Result<Opened, ConnectError> {
         tokio::time::timeout(self.limit, self.connect(url))
             .await
             .unwrap_or(Err(ConnectError::Timeout))
     }
 
-    async fn connect(&self, url: &Url) -> Result<Upgraded, ConnectError> {
+    async fn connect(&self, url: &Url) -> Result<Opened, ConnectError> {
         let base = http_base(url)?;
         let key = random::<16>().map(|nonce| STANDARD.encode(nonce)).map_err(unreachable)?;
         let mut request = Request::builder()
@@ -67,6 +82,9 @@ impl Dialer {
             .header(SEC_WEBSOCKET_KEY, &key);
         if let Some(subprotocol) = self.subprotocol {
             request = request.header(SEC_WEBSOCKET_PROTOCOL, subprotocol.name());
+        }
+        if self.compression.is_some() {
+            request = request.header(SEC_WEBSOCKET_EXTENSIONS, deflate::OFFER);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|_| ConnectError::Url)?;
 
@@ -83,7 +101,9 @@ impl Dialer {
                 return Err(ConnectError::Refused { status, excerpt });
             }
             check(response.headers(), &key, self.subprotocol)?;
-            hyper::upgrade::on(response).await.map_err(unreachable)
+            let agreed = agreed(response.headers(), self.compression.is_some())?;
+            let stream = hyper::upgrade::on(response).await.map_err(unreachable)?;
+            Ok(Opened { stream, compression: self.compression.zip(agreed) })
         };
         // The connection carries the exchange; its end is what hands the socket over.
         let (mut exchange, mut connection) = (pin!(exchange), pin!(connection.with_upgrades()));
@@ -144,6 +164,17 @@ fn check(
     Ok(())
 }
 
+/// Returns what the server agrees to about compression, which may only be there if it was `offered`.
+fn agreed(headers: &HeaderMap, offered: bool) -> Result<Option<Agreed>, ConnectError> {
+    let refused = ConnectError::Handshake("it takes extensions that were not offered");
+    let values = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().map(|value| value.to_str());
+    let Ok(values) = values.collect::<Result<Vec<_>, _>>() else { return Err(refused) };
+    match deflate::agree(&values.join(",")) {
+        Ok(agreed) if offered || agreed.is_none() => Ok(agreed),
+        Ok(_) | Err(_) => Err(refused),
+    }
+}
+
 fn unreachable(error: impl std::error::Error + Send + Sync + 'static) -> ConnectError {
     ConnectError::Unreachable(Arc::new(error))
 }
@@ -176,6 +207,18 @@ mod tests {
             some.remove(left_out);
             assert!(matches!(answer(&some), Err(ConnectError::Handshake(_))), "{left_out}");
         }
+    }
+
+    #[test]
+    fn only_what_was_offered_may_be_taken() {
+        let answer = |value: &'static str, offered| {
+            let value = (SEC_WEBSOCKET_EXTENSIONS, http::HeaderValue::from_static(value));
+            agreed(&HeaderMap::from_iter([value]), offered).map(|agreed| agreed.is_some())
+        };
+        assert!(matches!(answer("permessage-deflate", true), Ok(true)));
+        assert!(matches!(answer("", true), Ok(false)));
+        assert!(matches!(answer("permessage-deflate", false), Err(ConnectError::Handshake(_))));
+        assert!(matches!(answer("x-other", true), Err(ConnectError::Handshake(_))));
     }
 
     #[test]

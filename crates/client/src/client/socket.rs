@@ -1,16 +1,18 @@
 //! An open WebSocket: frames over a byte stream.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::BytesMut;
-use hookwire_proto::connection::{Connection, Event};
+use hookwire_proto::connection::{Connection, Event, Incoming as Compressed};
+use hookwire_proto::deflate::{Deflate, Deflater, Inflation};
 use hookwire_proto::frame::{self, CloseCode, CloseFrame, Opcode, Role};
 use hookwire_proto::message::Message;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::dial::random;
+use super::dial::{Opened, random};
 
 /// Both directions of a WebSocket. Reading and writing can go on at once.
 #[derive(Debug)]
@@ -24,6 +26,9 @@ pub(crate) struct Socket {
 pub(crate) struct Reader {
     stream: ReadHalf<TokioIo<Upgraded>>,
     frames: Connection,
+    inflation: Inflation,
+    /// What of the buffer was read and not looked at yet.
+    unread: Range<usize>,
     /// Longest message, in bytes.
     message_bytes_max: usize,
     buffer: Box<[u8]>,
@@ -34,6 +39,9 @@ pub(crate) struct Reader {
 pub(crate) struct Writer {
     stream: WriteHalf<TokioIo<Upgraded>>,
     output: BytesMut,
+    /// How messages are compressed, if they are.
+    deflate: Option<Deflate>,
+    deflater: Deflater,
     /// Written and not yet flushed.
     is_dirty: bool,
     close_was_sent: bool,
@@ -52,18 +60,31 @@ pub(crate) enum Incoming {
 
 impl Socket {
     /// Takes a stream after the handshake. A message of more than `message_bytes_max` ends the transport.
-    pub(crate) fn new(stream: Upgraded, message_bytes_max: usize) -> Self {
+    pub(crate) fn new(opened: Opened, message_bytes_max: usize) -> Self {
+        let Opened { stream, compression } = opened;
+        let incoming = match compression {
+            None => Compressed::Plain,
+            Some((_, agreed)) if agreed.server_keeps_context => Compressed::DeflatedInContext,
+            Some(_) => Compressed::Deflated,
+        };
+        let deflate = compression.and_then(|(compression, agreed)| {
+            agreed.window.map(|window| Deflate { compression, window })
+        });
         let (reader, writer) = tokio::io::split(TokioIo::new(stream));
         Self {
             reader: Reader {
                 stream: reader,
-                frames: Connection::new(Role::Client),
+                frames: Connection::with_incoming(Role::Client, incoming),
+                inflation: Inflation::default(),
+                unread: 0..0,
                 message_bytes_max,
                 buffer: vec![0; READ_BYTES].into_boxed_slice(),
             },
             writer: Writer {
                 stream: writer,
                 output: BytesMut::new(),
+                deflate,
+                deflater: Deflater::default(),
                 is_dirty: false,
                 close_was_sent: false,
             },
@@ -74,15 +95,25 @@ impl Socket {
 impl Reader {
     /// Waits for bytes. Cancel-safe: a dropped future has taken none.
     pub(crate) async fn read(&mut self) -> Incoming {
-        let read = match self.stream.read(&mut self.buffer).await {
-            Ok(0) | Err(_) => return Incoming::End,
-            Ok(read) => read,
-        };
-        let mut events = Vec::new();
-        let input = &mut self.buffer[..read];
-        match self.frames.handle_input(input, self.message_bytes_max, &mut events) {
-            Ok(()) => Incoming::Events(events),
-            Err(error) => Incoming::Violation(events, error.close_code()),
+        if self.unread.is_empty() {
+            match self.stream.read(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Incoming::End,
+                Ok(read) => self.unread = 0..read,
+            }
+        }
+        let (mut events, most) = (Vec::new(), self.message_bytes_max);
+        // Small messages may become large ones: together they become no more than one may be, or little more.
+        self.inflation.budget = most;
+        let input = &mut self.buffer[self.unread.clone()];
+        match self.frames.handle_some(input, most, &mut self.inflation, &mut events) {
+            Ok(used) => {
+                self.unread.start += used;
+                Incoming::Events(events)
+            }
+            Err(error) => {
+                self.unread = 0..0;
+                Incoming::Violation(events, error.close_code())
+            }
         }
     }
 }
@@ -118,7 +149,11 @@ impl Writer {
 
     /// Appends a message.
     pub(crate) fn put_message(&mut self, message: &Message) -> io::Result<()> {
-        self.put(message.kind.opcode(), &message.data)
+        let deflate = self.deflate.filter(|deflate| deflate.concerns(message.data.len()));
+        match deflate.and_then(|deflate| self.deflater.deflate(deflate, &message.data)) {
+            Some(shorter) => self.append(message.kind.opcode(), true, &shorter),
+            None => self.put(message.kind.opcode(), &message.data),
+        }
     }
 
     /// Appends a ping.
@@ -145,9 +180,18 @@ impl Writer {
     }
 
     fn put(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        self.append(opcode, false, payload)
+    }
+
+    fn append(&mut self, opcode: Opcode, compressed: bool, payload: &[u8]) -> io::Result<()> {
         if !self.close_was_sent {
-            let mask = random().map_err(io::Error::other)?;
-            self.output.extend_from_slice(&frame::encode(opcode, payload, Some(mask)));
+            let mask = Some(random().map_err(io::Error::other)?);
+            let frame = if compressed {
+                frame::encode_compressed(opcode, payload, mask)
+            } else {
+                frame::encode(opcode, payload, mask)
+            };
+            self.output.extend_from_slice(&frame);
         }
         Ok(())
     }

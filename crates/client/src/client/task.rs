@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use hookwire_proto::connection::Event;
 use hookwire_proto::frame::CloseFrame;
 use hookwire_proto::subprotocol::{ClientMessage, StreamUserError};
-use hyper::upgrade::Upgraded;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use url::Url;
 
-use super::dial::{Dialer, recovery_url};
+use super::dial::{Dialer, Opened, recovery_url};
 use super::error::{ClientError, ConnectError};
 use super::event::{ClientEvent, Connected, Stopped};
 use super::session::{Ask, Effect, Lost, Reply, Session};
@@ -24,7 +23,7 @@ use crate::payload::Payload;
 
 /// Longest message that is taken, in bytes: an upstream's answer of 16 MiB in base64, and what stands around it. A longer one ends the
 /// transport.
-const RECEIVED_BYTES_MAX: usize = 24 << 20;
+pub(super) const RECEIVED_BYTES_MAX: usize = 24 << 20;
 
 /// By what a caller gets its answer.
 pub(super) type ReplyTo = oneshot::Sender<Result<Reply, ClientError>>;
@@ -66,13 +65,13 @@ struct Edge {
 /// What the service said when it closed, if it did.
 struct Farewell(Option<CloseFrame>);
 
-type Dialing = Pin<Box<dyn Future<Output = (Option<Url>, Result<Upgraded, ConnectError>)> + Send>>;
+type Dialing = Pin<Box<dyn Future<Output = (Option<Url>, Result<Opened, ConnectError>)> + Send>>;
 
 /// One thing that a task waits for.
 enum Happened {
     Stop,
     Command(Command),
-    Opened(Option<Url>, Result<Upgraded, ConnectError>),
+    Opened(Option<Url>, Result<Opened, ConnectError>),
     Incoming(Incoming),
     Written(io::Result<()>),
     Told,
@@ -321,7 +320,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-async fn open(dialing: Option<&mut Dialing>) -> (Option<Url>, Result<Upgraded, ConnectError>) {
+async fn open(dialing: Option<&mut Dialing>) -> (Option<Url>, Result<Opened, ConnectError>) {
     match dialing {
         Some(dialing) => dialing.await,
         None => pending().await,

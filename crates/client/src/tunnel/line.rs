@@ -10,13 +10,12 @@ use hookwire_proto::connection::Event;
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::message::{Message, MessageKind};
 use hookwire_proto::tunnel::{Frame, HttpRequest, MESSAGE_BYTES_MAX};
-use hyper::upgrade::Upgraded;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Boxed, Goal, TunnelClient, TunnelError, TunnelEvent, TunnelRequest, TunnelResponse};
 use crate::client::ConnectError;
-use crate::client::dial::random;
+use crate::client::dial::{Opened, random};
 use crate::client::socket::{Incoming, Socket};
 use crate::transport::one_line;
 
@@ -101,9 +100,9 @@ where
         }
     }
 
-    async fn serve(&self, stream: Upgraded, was_greeted: &mut bool) -> Ended {
+    async fn serve(&self, opened: Opened, was_greeted: &mut bool) -> Ended {
         let mut talk = Talk {
-            socket: Socket::new(stream, MESSAGE_BYTES_MAX),
+            socket: Socket::new(opened, MESSAGE_BYTES_MAX),
             answers: FuturesUnordered::new(),
             heard: Instant::now(),
             was_pinged: false,

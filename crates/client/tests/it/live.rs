@@ -13,6 +13,7 @@ use hookwire_client::webhook::{Answer, CloudEvent, Webhook};
 use hookwire_client::{
     AccessKey, Client, ClientAccess, ClientBuilder, ClientEvent, Events, Permission, ServiceClient,
 };
+use hookwire_proto::deflate::Compression;
 use hookwire_proto::handler::{
     EventHandler, EventPattern, HandlerAuth, HandlerUrl, HubSettings, HubsSettings, SystemEvents,
 };
@@ -97,7 +98,12 @@ fn handled_by(address: SocketAddr) -> HubsSettings {
         auth: HandlerAuth::None,
         timeout: None,
     };
-    let defaults = HubSettings { handlers: vec![Arc::new(handler)], ..HubSettings::default() };
+    let defaults = HubSettings {
+        handlers: vec![Arc::new(handler)],
+        // For those that ask for it.
+        compression: Some(Compression::default()),
+        ..HubSettings::default()
+    };
     HubsSettings { defaults: Arc::new(defaults), ..HubsSettings::default() }
 }
 
@@ -141,6 +147,8 @@ async fn application(
 struct Wire {
     port: u16,
     state: watch::Sender<State>,
+    /// Bytes to the node and from it, by the last connection that has ended well.
+    carried: watch::Receiver<Option<(u64, u64)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,10 +163,11 @@ impl Wire {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (state, watched) = watch::channel(State { age: 0, is_open: true });
+        let (count, carried) = watch::channel(None);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
-                let mut watched = watched.clone();
+                let (mut watched, count) = (watched.clone(), count.clone());
                 let State { age, is_open } = *watched.borrow();
                 if !is_open {
                     continue;
@@ -166,7 +175,9 @@ impl Wire {
                 connections.spawn(async move {
                     let mut far = TcpStream::connect(address).await.unwrap();
                     tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        carried = tokio::io::copy_bidirectional(&mut near, &mut far) => {
+                            count.send_replace(carried.ok());
+                        }
                         _ = watched.wait_for(|state| state.age != age) => {
                             // As a broken network: without a close frame, and what is on its way is gone.
                             drop(near.set_zero_linger());
@@ -176,7 +187,7 @@ impl Wire {
                 });
             }
         });
-        Self { port, state }
+        Self { port, state, carried }
     }
 
     /// Cuts all connections.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hookwire_proto::cloud_event::ConnectAnswer;
-use hookwire_proto::envelope::{Content, WireForm};
+use hookwire_proto::deflate::{Deflate, Window};
+use hookwire_proto::envelope::{Content, Shape, WireForm};
 use hookwire_proto::handler::EventHandler;
 use hookwire_proto::message::Message;
-use hookwire_proto::name::{GroupName, UserId};
+use hookwire_proto::name::{GroupName, HubName, UserId};
 use hookwire_proto::permission::Permissions;
 use hookwire_proto::subprotocol::{ServerMessage, Subprotocol};
 use hookwire_proto::template::EventName;
@@ -60,7 +61,7 @@ impl Refusal {
 struct Verdict {
     user: Option<UserId>,
     subprotocol: Option<String>,
-    form: WireForm,
+    shape: Shape,
     door: Door,
     groups: Vec<GroupName>,
     /// The first message to it.
@@ -155,8 +156,8 @@ impl Hub {
         answer: Option<UpstreamAnswer>,
     ) -> Result<Verdict, Refusal> {
         match &connecting.door {
-            DoorRequest::Preview { form, context } => {
-                Self::judge_preview(connecting, *form, context, answer)
+            DoorRequest::Preview { shape, context } => {
+                Self::judge_preview(connecting, *shape, context, answer)
             }
             DoorRequest::WebPubSub(request) => {
                 Self::judge_web_pubsub(connecting, request, handler, answer.unwrap_or_default())
@@ -166,7 +167,7 @@ impl Hub {
 
     fn judge_preview(
         connecting: &Connecting,
-        form: WireForm,
+        shape: Shape,
         context: &ClientContext,
         answer: Option<UpstreamAnswer>,
     ) -> Result<Verdict, Refusal> {
@@ -187,7 +188,7 @@ impl Hub {
         let first =
             (!body.is_empty()).then(|| Message::from_body(answer.content_type.as_deref(), body));
         let door = Door::Preview(context.clone());
-        Ok(Verdict { user: Some(user), subprotocol, form, door, groups: Vec::new(), first })
+        Ok(Verdict { user: Some(user), subprotocol, shape, door, groups: Vec::new(), first })
     }
 
     fn judge_web_pubsub(
@@ -228,7 +229,7 @@ impl Hub {
         Ok(Verdict {
             user: said.user_id.or_else(|| connecting.user.clone().filter(|_| !said.is_anonymous)),
             subprotocol,
-            form: web_pubsub.form(),
+            shape: web_pubsub.shape(),
             door: Door::WebPubSub(Box::new(web_pubsub)),
             groups: groups.unwrap_or_else(|| request.groups.clone()),
             first: None,
@@ -251,8 +252,18 @@ impl Hub {
                 return;
             }
         };
-        let Verdict { user, subprotocol, form, door, groups, first } = verdict;
+        let Verdict { user, subprotocol, shape, mut door, groups, first } = verdict;
         let is_preview = matches!(door, Door::Preview(_));
+        let deflate = self.deflate_for(&connecting.hub, connecting.deflate);
+        let mut form = WireForm { shape, deflate };
+        if form.is_reliable() {
+            form.deflate = None;
+            if let Door::WebPubSub(web_pubsub) = &mut door
+                && let Some(reliable) = web_pubsub.reliable_mut()
+            {
+                reliable.set_deflate(deflate);
+            }
+        }
         let id = connecting.id;
         let slot = Slot(index(self.connections.insert(Entry::Open(Open {
             id,
@@ -283,7 +294,7 @@ impl Hub {
             self.join(slot, &connecting.hub, Kind::Group, group.shared(), Reasons::CONNECTION);
         }
         let is_reliable = form.is_reliable();
-        effects.push(Effect::Admit { answer_to, slot, id, subprotocol, is_reliable });
+        effects.push(Effect::Admit { answer_to, slot, id, subprotocol, is_reliable, deflate });
         if let Some(first) = first {
             effects.push(Effect::Send { slot, form, content: Content::new(first) });
         }
@@ -293,6 +304,12 @@ impl Hub {
         for group in self.groups_of(open) {
             self.raise(slot, Event::Joined(group), Then::Nothing, effects);
         }
+    }
+
+    /// Returns how messages are compressed on a new socket.
+    fn deflate_for(&self, hub: &HubName, window: Option<Window>) -> Option<Deflate> {
+        let compression = self.settings.hubs.hub(hub).compression;
+        compression.zip(window).map(|(compression, window)| Deflate { compression, window })
     }
 
     /// Sends the message by which a client of a subprotocol learns its id.
@@ -319,11 +336,13 @@ impl Hub {
         effects: &mut Vec<Effect>,
     ) {
         const MILLIS_PER_SECOND: u64 = 1_000;
-        let Recovering { id, hub, subprotocols, token } = recovering;
+        let Recovering { id, hub, subprotocols, deflate, token } = recovering;
         let key = &self.settings.reconnection_key;
         let found = key.accepts(id, token, now / MILLIS_PER_SECOND).then(|| self.slot_in(hub, id));
         let found = found.flatten().and_then(|slot| {
-            let WireForm::Subprotocol(subprotocol) = self.open_at(slot)?.form else { return None };
+            let Shape::Subprotocol(subprotocol) = self.open_at(slot)?.form.shape else {
+                return None;
+            };
             let is_same = subprotocols.iter().any(|name| name == subprotocol.name());
             (subprotocol.is_reliable() && is_same).then_some((slot, subprotocol))
         });
@@ -332,13 +351,14 @@ impl Hub {
             return;
         };
         self.stop_waiting(slot);
+        let deflate = self.deflate_for(hub, *deflate);
         let Some(open) = self.open_mut(slot) else { return };
         let is_behind = open.on_the_way.as_ref().is_some_and(|on_the_way| on_the_way.is_full());
         if let Some(reliable) = open.web_pubsub_mut().and_then(WebPubSub::reliable_mut) {
-            reliable.reattach(now);
+            reliable.reattach(now, deflate);
         }
         let subprotocol = subprotocol.name().to_owned();
-        effects.push(Effect::Readmit { answer_to, slot, id: *id, subprotocol });
+        effects.push(Effect::Readmit { answer_to, slot, id: *id, subprotocol, deflate });
         self.greet(now, slot, effects);
         effects.push(Effect::Sequenced { slots: vec![slot] });
         if is_behind {

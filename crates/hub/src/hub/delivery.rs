@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hookwire_proto::envelope::{Action, Content, Delivery, Envelope, Target, WireForm};
+use hookwire_proto::envelope::{Action, Content, Delivery, Envelope, Shape, Target};
 use hookwire_proto::filter::{Groups, Subject};
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::subprotocol::{ServerMessage, Subprotocol};
@@ -167,7 +167,7 @@ impl Hub {
     /// Tells a client of a subprotocol something that concerns it alone. Nobody hears it while the transport is lost.
     pub(super) fn tell(&self, slot: Slot, message: &ServerMessage, effects: &mut Vec<Effect>) {
         if let Some(open) = self.open_at(slot)
-            && let WireForm::Subprotocol(subprotocol) = open.form
+            && let Shape::Subprotocol(subprotocol) = open.form.shape
             && open.is_attached()
         {
             effects.push(Effect::Tell { slot, message: subprotocol.encode_server(message) });
@@ -195,9 +195,9 @@ impl Hub {
     pub(super) fn with_subject<T>(&self, open: &Open, judge: impl FnOnce(&Subject<'_>) -> T) -> T {
         let user = self.user_of(open);
         let id = open.id.to_string();
-        let protocol = match open.form {
-            WireForm::Subprotocol(subprotocol) => Some(Subprotocol::name(subprotocol)),
-            WireForm::AsSent | WireForm::Text | WireForm::Binary => {
+        let protocol = match open.form.shape {
+            Shape::Subprotocol(subprotocol) => Some(Subprotocol::name(subprotocol)),
+            Shape::AsSent | Shape::Text | Shape::Binary => {
                 open.web_pubsub().and_then(|one| one.subprotocol.as_deref())
             }
         };

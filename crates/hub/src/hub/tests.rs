@@ -6,7 +6,7 @@ use crate::effect::{Answer, Call, Dialect};
 use crate::events::{WAITING_BYTES_MAX, WAITING_EVENTS_MAX};
 use crate::input::{Command, Reply, UpstreamAnswer};
 use hookwire_proto::data::Data;
-use hookwire_proto::envelope::{Content, Envelope, Target};
+use hookwire_proto::envelope::{Content, Envelope, Shape, Target};
 use hookwire_proto::message::Message;
 use hookwire_proto::template::{TemplateDocument, TemplatesDocument};
 
@@ -42,9 +42,10 @@ impl Bench {
             id,
             hub: HubName::parse(hub).unwrap(),
             user: user.map(|user| UserId::parse(user).unwrap()),
+            deflate: None,
             subprotocols: vec!["a".to_owned(), "b".to_owned()],
             door: DoorRequest::Preview {
-                form: WireForm::AsSent,
+                shape: Shape::AsSent,
                 context: ClientContext::new("q=1", "sub: x", "127.0.0.1"),
             },
         };

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hookwire_proto::cloud_event::ConnectRequest;
 use hookwire_proto::data::{Data, DataKind, Metadata};
+use hookwire_proto::deflate::{Compression, Deflate, Deflater, Window};
 use hookwire_proto::envelope::{Content, Delivery, Envelope, Target};
 use hookwire_proto::filter::Filter;
 use hookwire_proto::frame::CloseCode;
@@ -49,6 +50,7 @@ struct Client {
     groups: &'static [&'static str],
     mode: SimpleMode,
     has_token: bool,
+    window: Option<Window>,
 }
 
 impl Default for Client {
@@ -61,6 +63,7 @@ impl Default for Client {
             groups: &[],
             mode: SimpleMode::SendEvent,
             has_token: true,
+            window: None,
         }
     }
 }
@@ -136,6 +139,7 @@ impl Bench {
             hub: hub_name(client.hub),
             user: client.user.map(|user| UserId::parse(user).unwrap()),
             subprotocols: owned(client.offers),
+            deflate: client.window,
             door: DoorRequest::WebPubSub(Box::new(request)),
         };
         self.input(Input::Connecting { answer_to: Ticket(7), connecting: Box::new(connecting) });
@@ -235,7 +239,7 @@ impl Bench {
                 Effect::Sequenced { slots } => {
                     for slot in slots {
                         let mut chunks = Vec::new();
-                        self.hub.take_unsent(*slot, &mut chunks);
+                        self.hub.take_unsent(*slot, &mut Deflater::default(), &mut chunks);
                         for pair in chunks.chunks(2) {
                             heard.push((*slot, String::from_utf8_lossy(&pair[1]).into_owned()));
                         }

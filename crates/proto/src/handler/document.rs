@@ -204,7 +204,13 @@ impl HubSettings {
             .as_ref()
             .map_or(Ok(PresenceEvents::default()), PresenceEvents::parse);
         let presence = faults.take("groupPresenceEvents", presence);
-        faults.finish(Some(Self { anonymous_connect, handlers, listeners, presence }))
+        faults.finish(Some(Self {
+            anonymous_connect,
+            handlers,
+            listeners,
+            presence,
+            compression: None,
+        }))
     }
 }
 

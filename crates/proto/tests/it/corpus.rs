@@ -10,6 +10,8 @@ mod connection_string;
 mod filter;
 #[path = "../../../../fuzz/checks/frame.rs"]
 mod frame;
+#[path = "../../../../fuzz/checks/inflate.rs"]
+mod inflate;
 #[path = "../../../../fuzz/checks/json_client.rs"]
 mod json_client;
 #[path = "../../../../fuzz/checks/protobuf_client.rs"]
@@ -56,6 +58,11 @@ fn answers_to_connect_hold_what_they_promise() {
 #[test]
 fn frames_hold_what_they_promise() {
     replay("frame", frame::check);
+}
+
+#[test]
+fn compressed_messages_hold_what_they_promise() {
+    replay("inflate", inflate::check);
 }
 
 #[test]

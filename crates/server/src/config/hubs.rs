@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use hookwire_proto::deflate::{Compression, LEVEL_MAX, LEVEL_MIN};
 use hookwire_proto::handler::{
     BearerSource, ClientCredentials, EventHandler, EventListener, EventPattern, GROUP_FILTERS_MAX,
     GroupFilter, GroupFilterFault, HANDLERS_MAX, HandlerAuth, HandlerUrl, HubSettings,
@@ -11,7 +12,7 @@ use hookwire_proto::handler::{
 };
 use hookwire_proto::name::HubName;
 
-use super::reader::Section;
+use super::reader::{FlagOrSection, Section};
 use super::{ConfigFault, read_secret_file};
 
 /// The pattern of user events where none is written.
@@ -77,13 +78,35 @@ fn read_hub(
     let listeners = read_list(&mut section, "event_listener", LISTENERS_MAX, faults, read_listener);
     let presence =
         section.section("group_presence", faults).map(|section| read_presence(section, faults));
+    let compression = section
+        .flag_or_section("permessage_deflate", faults)
+        .map(|value| read_compression(value, faults));
     section.finish(faults);
     HubSettings {
         anonymous_connect: policy.unwrap_or(inherited.anonymous_connect),
         handlers: handlers.unwrap_or_else(|| inherited.handlers.clone()),
         listeners: listeners.unwrap_or_else(|| inherited.listeners.clone()),
         presence: presence.unwrap_or_else(|| inherited.presence.clone()),
+        compression: compression.unwrap_or(inherited.compression),
     }
+}
+
+/// Reads whether and how messages are compressed.
+fn read_compression(value: FlagOrSection, faults: &mut Vec<ConfigFault>) -> Option<Compression> {
+    let d = Compression::default();
+    let mut section = match value {
+        FlagOrSection::Flag(is_on) => return is_on.then_some(d),
+        FlagOrSection::Section(section) => section,
+    };
+    let levels = usize::from(LEVEL_MIN)..=usize::from(LEVEL_MAX);
+    let level = section.number("level", d.level.into(), levels, faults);
+    let most = usize::from(u16::MAX);
+    let min_bytes = section.number("min_bytes", d.min_bytes.into(), 0..=most, faults);
+    section.finish(faults);
+    Some(Compression {
+        level: u8::try_from(level).unwrap_or(d.level),
+        min_bytes: u16::try_from(min_bytes).unwrap_or(d.min_bytes),
+    })
 }
 
 /// Reads a list of tables; `None` when it is not set.

@@ -17,6 +17,13 @@ pub(super) struct Section {
     known: Vec<String>,
 }
 
+/// A switch, or a table that says more.
+#[derive(Debug)]
+pub(super) enum FlagOrSection {
+    Flag(bool),
+    Section(Section),
+}
+
 impl Section {
     pub(super) fn new(prefix: &str, table: Table) -> Self {
         Self { prefix: prefix.to_owned(), table, known: Vec::new() }
@@ -201,6 +208,26 @@ impl Section {
             return None;
         };
         Some(Self::new(&self.path(key), table))
+    }
+
+    /// Reads what is switched by `true` and `false`, or described by a table.
+    pub(super) fn flag_or_section(
+        &mut self,
+        key: &str,
+        faults: &mut Vec<ConfigFault>,
+    ) -> Option<FlagOrSection> {
+        match self.take(key)? {
+            Value::Boolean(flag) => Some(FlagOrSection::Flag(flag)),
+            Value::Table(table) => Some(FlagOrSection::Section(Self::new(&self.path(key), table))),
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Datetime(_)
+            | Value::Array(_) => {
+                self.fault(key, "must be true, false or a table", faults);
+                None
+            }
+        }
     }
 
     pub(super) fn sections(&mut self, key: &str, faults: &mut Vec<ConfigFault>) -> Vec<Self> {

@@ -72,9 +72,11 @@ fn the_document_names_every_key_and_no_other() {
         [[hub]]\nname = \"a\"\nzzzz = 1\n[[hub.event_handler]]\nurl_template = \"http://h\"\nzzzz = 1
         [hub.event_handler.auth]\nkind = \"none\"\nzzzz = 1
         [[hub.event_listener]]\nurl = \"http://h\"\nzzzz = 1\n[hub.group_presence]\nzzzz = 1
+        [hub.permessage_deflate]\nzzzz = 1
         [defaults]\nzzzz = 1\n[[defaults.event_handler]]\nurl_template = \"http://h\"\nzzzz = 1
         [defaults.event_handler.auth]\nkind = \"none\"\nzzzz = 1
         [[defaults.event_listener]]\nurl = \"http://h\"\nzzzz = 1\n[defaults.group_presence]\nzzzz = 1
+        [defaults.permessage_deflate]\nzzzz = 1
         [limits]\nzzzz = 1
         [tls]\nzzzz = 1\n[[tls.certificate]]\nzzzz = 1
         [metrics]\nzzzz = 1

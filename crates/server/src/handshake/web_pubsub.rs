@@ -44,7 +44,10 @@ pub(super) fn check(
         let token = query.last(RECONNECTION_TOKEN).unwrap_or_default().to_owned();
         // An id that no node has made is nowhere.
         let id = ConnectionId::parse(id).unwrap_or(ConnectionId::new(0, u16::MAX, [0; 16]));
-        return Ok((accept, Wish::Recover(Recovering { id, hub, subprotocols, token })));
+        return Ok((
+            accept,
+            Wish::Recover(Recovering { id, hub, subprotocols, deflate: None, token }),
+        ));
     }
     let claims = edge.web_pubsub_claims(head, &hub)?;
     let user = claims.as_ref().and_then(|claims| claims.sub()).map(UserId::parse);
@@ -71,6 +74,7 @@ pub(super) fn check(
         hub,
         user,
         subprotocols,
+        deflate: None,
         door: DoorRequest::WebPubSub(Box::new(request)),
     };
     Ok((accept, Wish::Connect(connecting)))

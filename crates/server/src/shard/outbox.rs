@@ -122,7 +122,8 @@ fn frame_end(frames: &[u8], written: usize) -> usize {
     let mut end = 0;
     while end < written {
         // Our own frames, as a client reads them. Anything else would be a fault of ours: then the whole chunk stays.
-        let Ok(Some((header, header_bytes))) = Header::parse(&frames[end..], Role::Client) else {
+        let Ok(Some((header, header_bytes))) = Header::parse(&frames[end..], Role::Client, true)
+        else {
             return frames.len();
         };
         end += header_bytes

@@ -4,7 +4,7 @@ use std::io;
 
 use hookwire_hub::{Ending, Input, Slot};
 use hookwire_proto::connection::Event;
-use hookwire_proto::envelope::{Content, WireForm};
+use hookwire_proto::envelope::{Content, Shape, WireForm};
 use hookwire_proto::frame::{CloseCode, CloseFrame, Opcode, encode};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::ConnectionId;
@@ -12,7 +12,7 @@ use mio::{Interest, Token};
 
 use super::socket::Phase;
 use super::stream::{CIPHERTEXT_BYTES_MAX, Stream, Taken, TlsStream};
-use super::{CLOSE_TIME_MAX, Expected, Shard, mark_dirty};
+use super::{CLOSE_TIME_MAX, Expected, INFLATED_BYTES_PER_TURN_MAX, Shard, mark_dirty};
 use crate::shards::Upgraded;
 
 impl Shard {
@@ -94,17 +94,17 @@ impl Shard {
                 }
                 Ok(Taken { bytes, is_full, .. }) => {
                     // A short read has emptied the socket (epoll(7)), but it does not show that the peer has finished.
-                    if is_full || socket.read_closed {
-                        self.ready.push_back(slot);
-                    } else {
-                        socket.readable = false;
-                    }
+                    let is_readable = is_full || socket.read_closed;
+                    socket.readable = is_readable;
                     if stream.wants_flush() {
                         socket.outbox.get_or_insert_default();
                         mark_dirty(socket, slot, &mut self.dirty);
                     }
                     if bytes != 0 {
                         self.receive(slot, &mut scratch[..bytes]);
+                    }
+                    if is_readable || self.socket(slot).is_some_and(|one| one.unread.is_some()) {
+                        self.ready.push_back(slot);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -136,28 +136,38 @@ impl Shard {
         self.take_in(slot, input);
     }
 
-    /// Acts on what bytes of a client complete, until it is paused; the rest waits.
+    /// Acts on what bytes of a client complete, until it is paused or has inflated enough; the rest waits.
     fn take_in(&mut self, slot: Slot, mut input: &mut [u8]) {
         let mut events = std::mem::take(&mut self.events);
+        self.inflation.budget = INFLATED_BYTES_PER_TURN_MAX;
         while !input.is_empty() {
             let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { break };
             if socket.phase == Phase::Lingering {
                 break;
             }
-            if socket.paused {
+            if socket.paused || self.inflation.budget == 0 {
                 socket.unread = Some(Box::new(input.to_vec()));
+                // It is not its client that is late.
+                self.incomplete.remove(&slot);
                 break;
             }
             let before = socket.connection.held_bytes();
             let message_bytes_max = self.limits.message_bytes_max;
-            let result = socket.connection.handle_some(input, message_bytes_max, &mut events);
+            let result = socket.connection.handle_some(
+                input,
+                message_bytes_max,
+                &mut self.inflation,
+                &mut events,
+            );
             let after = socket.connection.held_bytes();
             self.incomplete_bytes = self.incomplete_bytes + after - before;
             if after == 0 {
                 if before != 0 {
                     self.incomplete.remove(&slot);
                 }
-            } else if before == 0 || events.iter().any(|event| matches!(event, Event::Message(_))) {
+            } else if !self.incomplete.contains_key(&slot)
+                || events.iter().any(|event| matches!(event, Event::Message(_)))
+            {
                 self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
             }
             for event in events.drain(..) {
@@ -213,8 +223,10 @@ impl Shard {
     pub(super) fn message(&mut self, slot: Slot, message: Message) {
         if self.limits.echo {
             self.close_runs();
-            let form = WireForm::AsSent;
-            self.queue(slot, Content::new(message).frames(form).clone(), 1);
+            let deflate = self.hub.deflate(slot);
+            let form = WireForm { shape: Shape::AsSent, deflate };
+            let frames = Content::new(message).frames(form, &mut self.deflater).clone();
+            self.queue(slot, frames, 1);
         } else {
             self.handle(Input::Request { slot, message });
         }

@@ -1,6 +1,6 @@
 //! What a shard keeps for a connection's socket.
 
-use hookwire_proto::connection::Connection;
+use hookwire_proto::connection::{Connection, Incoming};
 use hookwire_proto::frame::Role;
 
 use super::outbox::Outbox;
@@ -40,7 +40,7 @@ pub(super) struct Socket {
     pub(super) read_closed: bool,
     /// The upstream is behind: do not read.
     pub(super) paused: bool,
-    /// What was read of it and not looked at yet, since it was paused.
+    /// What was read of it and not looked at yet, since it was paused or has inflated enough for one turn.
     #[expect(
         clippy::box_collection,
         reason = "a vector would take three times the room while idle"
@@ -58,10 +58,10 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Returns the place of a socket that is yet to come.
-    pub(super) const fn expected(heard: u32) -> Self {
+    pub(super) const fn expected(heard: u32, incoming: Incoming) -> Self {
         Self {
             stream: None,
-            connection: Connection::new(Role::Server),
+            connection: Connection::with_incoming(Role::Server, incoming),
             outbox: None,
             phase: Phase::Open,
             heard,

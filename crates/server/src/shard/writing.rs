@@ -37,7 +37,7 @@ impl Shard {
     pub(super) fn queue_unsent(&mut self, slot: Slot) {
         const CHUNKS_PER_MESSAGE: u64 = 2;
         let mut chunks = std::mem::take(&mut self.spare_chunks);
-        self.hub.take_unsent(slot, &mut chunks);
+        self.hub.take_unsent(slot, &mut self.deflater, &mut chunks);
         self.count.deliveries += (chunks.len() as u64).div_ceil(CHUNKS_PER_MESSAGE);
         for chunk in chunks.drain(..) {
             self.queue(slot, chunk, 0);

@@ -34,7 +34,7 @@ pub(crate) async fn connect(
     })?;
     let (upgrade, id) = (hyper::upgrade::on(head), edge.shards.new_connection_id());
     tunnels.0.tasks.spawn(serve(edge.clone(), tunnels.clone(), place, id, user, upgrade));
-    Ok(switching(accept, None))
+    Ok(switching(accept, None, None))
 }
 
 async fn serve(

@@ -146,7 +146,8 @@ impl Writer {
         }
         let before = self.output.len();
         let payload_bytes = payload.len() as u64;
-        Header { fin: true, opcode, mask: None, payload_bytes }.put(&mut self.output);
+        Header { fin: true, compressed: false, opcode, mask: None, payload_bytes }
+            .put(&mut self.output);
         self.output.extend_from_slice(payload);
         self.appended += (self.output.len() - before) as u64;
     }

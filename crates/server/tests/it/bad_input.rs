@@ -39,7 +39,8 @@ async fn broken_frames_end_with_the_documented_close_code() {
     let mut witness = node.connect_as("chat", "witness").await;
     let mask = Some([1, 2, 3, 4]);
     let mut large = Vec::new();
-    Header { fin: true, opcode: Opcode::Binary, mask, payload_bytes: 1 << 40 }.put(&mut large);
+    Header { fin: true, compressed: false, opcode: Opcode::Binary, mask, payload_bytes: 1 << 40 }
+        .put(&mut large);
     for (bytes, code) in [
         (vec![0xFF; 20], 1002),
         (encode(Opcode::Text, b"bare", None).to_vec(), 1002),
@@ -228,8 +229,13 @@ async fn memory_for_unfinished_messages_comes_back_when_its_client_is_closed() {
     // It does not hang up, so its socket lingers; another client's unfinished message is none the worse for it.
     let mut modest = rude(&node).await;
     let mut begun = Vec::new();
-    let header =
-        Header { fin: false, opcode: Opcode::Text, mask: Some([0; 4]), payload_bytes: 100 };
+    let header = Header {
+        fin: false,
+        compressed: false,
+        opcode: Opcode::Text,
+        mask: Some([0; 4]),
+        payload_bytes: 100,
+    };
     header.put(&mut begun);
     begun.extend_from_slice(&[b'x'; 100]);
     begun.extend_from_slice(&encode(Opcode::Ping, b"", Some([0; 4])));

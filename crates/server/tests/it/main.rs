@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod check;
 mod cloud_events;
+mod compression;
 mod console;
 mod crowds;
 mod data_plane;

@@ -2,17 +2,17 @@
 
 mod recovery;
 
-use hookwire_proto::envelope::WireForm;
+use hookwire_proto::envelope::Shape;
 use hookwire_sim::{Model, Receiver, Step, World};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn step() -> impl Strategy<Value = Step> {
     let (connection, user, group, shard) = (0_usize..24, 0_usize..4, 0_usize..4, 0_usize..3);
-    let form = prop_oneof![Just(WireForm::AsSent), Just(WireForm::Text), Just(WireForm::Binary)];
+    let form = prop_oneof![Just(Shape::AsSent), Just(Shape::Text), Just(Shape::Binary)];
     prop_oneof![
         4 => (user.clone(), shard.clone(), form)
-            .prop_map(|(user, shard, form)| Step::Connect { user, shard, form }),
+            .prop_map(|(user, shard, shape)| Step::Connect { user, shard, shape }),
         2 => connection.clone().prop_map(|connection| Step::End { connection }),
         1 => connection.clone().prop_map(|connection| Step::Close { connection }),
         3 => (connection.clone(), group.clone())

@@ -215,7 +215,7 @@ struct FrameHead {
 impl FrameHead {
     /// Returns the head at the start of `input`, or `None` when more bytes are needed.
     fn parse(input: &[u8]) -> anyhow::Result<Option<Self>> {
-        let Some((header, header_bytes)) = Header::parse(input, Role::Client)? else {
+        let Some((header, header_bytes)) = Header::parse(input, Role::Client, false)? else {
             return Ok(None);
         };
         let most =

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hookwire_client::webhook::{Answer, ConnectAnswer, Event, EventAnswer, Refusal};
 use hookwire_client::{
-    Client, ClientAccess, ClientError, ClientEvent, ConnectError, DataKind, Payload, Permission,
-    Receipt, Sending, Stopped, Subprotocol,
+    Client, ClientAccess, ClientBuilder, ClientError, ClientEvent, ConnectError, DataKind, Payload,
+    Permission, Receipt, Sending, Stopped, Subprotocol,
 };
 use http::StatusCode;
 use serde_json::json;
@@ -258,4 +258,29 @@ async fn a_request_has_its_own_patience() {
     let sending = Sending::new("x").timeout(limit);
     assert_eq!(client.send_event("e", sending).await, Err(ClientError::Timeout { limit }));
     client.send_event("e", "x").await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_travel_compressed_both_ways_if_the_client_wants_it() {
+    let mut live = Live::quiet().await;
+    let story = "It was a dark and stormy night. ".repeat(1_000);
+    for subprotocol in Subprotocol::ALL {
+        for compresses in [true, false] {
+            let how =
+                |client: ClientBuilder| client.subprotocol(subprotocol).compression(compresses);
+            let (client, mut events) = live.connect("ann", how).await;
+            client.join_group("g").await.unwrap();
+            client.send_to_group("g", story.as_str()).await.unwrap();
+            assert_eq!(text(&mut events).await, story);
+            live.service.send_to_user("ann", story.as_str()).await.unwrap();
+            assert_eq!(text(&mut events).await, story);
+            live.wire.carried.mark_unchanged();
+            soon(client.stop()).await;
+            soon(live.wire.carried.changed()).await.unwrap();
+            let (to_node, from_node) = live.wire.carried.borrow().unwrap();
+            let length = story.len() as u64;
+            assert_eq!(to_node < length / 10, compresses, "{subprotocol:?}: {to_node}");
+            assert_eq!(from_node < length / 10, compresses, "{subprotocol:?}: {from_node}");
+        }
+    }
 }

@@ -155,3 +155,53 @@ fn connected_comes_after_the_upgrade_and_disconnected_once_at_the_end() {
     assert_eq!(names, ["connected", "joined", "left", "disconnected"]);
     assert_eq!(sequences, [1, 2, 3, 4]);
 }
+
+#[test]
+fn messages_are_compressed_where_hub_and_client_want_it() {
+    let compression = Compression { level: 3, min_bytes: 7 };
+    let settings = |compression| {
+        let defaults = Arc::new(HubSettings { compression, ..HubSettings::default() });
+        let hubs = HubsSettings { defaults, ..HubsSettings::default() };
+        Input::Settings(Arc::new(Settings { hubs, ..Settings::default() }))
+    };
+    let deflate = |window| Some(Deflate { compression, window });
+    for (wanted, window, expected) in [
+        (None, Some(Window::FULL), None),
+        (Some(compression), None, None),
+        (Some(compression), Some(Window::FULL), deflate(Window::FULL)),
+        (Some(compression), Some(Window::SMALL), deflate(Window::SMALL)),
+    ] {
+        for offers in [&[][..], RELIABLE] {
+            let mut bench = Bench::new();
+            bench.input(settings(wanted));
+            let client = Client { offers, groups: &["g"], window, ..Client::default() };
+            let (slot, id) = bench.enter(&client);
+            let admitted = bench.effects.iter().find_map(|effect| match effect {
+                Effect::Admit { deflate, .. } => Some(*deflate),
+                _ => None,
+            });
+            assert_eq!((admitted, bench.hub.deflate(slot)), (Some(expected), expected));
+            let ticket = bench.told(slot);
+            // What was agreed holds, whatever the settings are by now; a reliable client's next socket goes by the new ones.
+            bench.input(settings(None));
+            let target = Target::Group(group("g"));
+            let content = Content::to(&target, Data::text("x".repeat(100)), Metadata::default());
+            bench.input(Input::Remote(Envelope::new(hub_name("mute"), target, content)));
+            if offers == RELIABLE {
+                let mut frames = Vec::new();
+                bench.hub.take_unsent(slot, &mut Deflater::default(), &mut frames);
+                assert_eq!(frames[0][0] & 0x40 != 0, expected.is_some());
+                bench.input(Input::Released { slot });
+                bench.input(recovery::recovering(id, &recovery::token(&ticket)));
+                assert!(matches!(bench.effects[0], Effect::Readmit { deflate: None, .. }));
+                assert_eq!(bench.hub.deflate(slot), None);
+            } else {
+                let form = bench.effects.iter().find_map(|effect| match effect {
+                    Effect::Deliver { form, .. } => Some(form.deflate),
+                    _ => None,
+                });
+                assert_eq!(form, Some(expected));
+            }
+        }
+    }
+}

@@ -2,17 +2,18 @@
 
 use super::*;
 
-fn recovering(id: ConnectionId, token: &str) -> Input {
+pub(super) fn recovering(id: ConnectionId, token: &str) -> Input {
     let recovering = Recovering {
         id,
         hub: hub_name("mute"),
         subprotocols: vec![RELIABLE[0].to_owned()],
+        deflate: None,
         token: token.to_owned(),
     };
     Input::Recovering { answer_to: Ticket(9), recovering: Box::new(recovering) }
 }
 
-fn token(told: &[ServerMessage]) -> String {
+pub(super) fn token(told: &[ServerMessage]) -> String {
     match told {
         [ServerMessage::Connected { reconnection_token: Some(token), .. }] => token.clone(),
         other => panic!("{other:?}"),
@@ -246,7 +247,7 @@ fn a_client_whose_acks_are_not_read_is_excused() {
         assert_eq!(overflowed(&bench), []);
     }
     let mut chunks = Vec::new();
-    bench.hub.take_unsent(ann, &mut chunks);
+    bench.hub.take_unsent(ann, &mut Deflater::default(), &mut chunks);
     bench.answer(call, 200, "");
     assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Resume { .. })));
     // Its acks come one after another.

@@ -1,5 +1,6 @@
 //! `[defaults]` and `[[hub]]`.
 
+use hookwire_proto::deflate::Compression;
 use hookwire_proto::handler::{
     BearerSource, GROUP_FILTERS_MAX, HANDLERS_MAX, HandlerAuth, HubSettings, LISTENERS_MAX,
 };
@@ -125,6 +126,30 @@ fn a_hub_inherits_what_it_does_not_set() {
     assert!(!second.user_events.matches("a"));
     assert_eq!(other.listeners.len(), 0);
     assert!(!other.presence.joined && other.presence.left && other.presence.concern(&room));
+}
+
+#[test]
+fn compression_is_off_unless_it_is_switched_on_or_described() {
+    let compression = |key: &str| {
+        let text =
+            with_key(&format!("[defaults]\npermessage_deflate = {key}\n[[hub]]\nname = \"a\""));
+        load(&text, &[]).map(|(config, _)| hub(&config, "a").compression)
+    };
+    let d = Compression::default();
+    assert_eq!(load(&with_key(""), &[]).unwrap().0.hubs.defaults.compression, None);
+    assert_eq!(compression("false").unwrap(), None);
+    assert_eq!(compression("true").unwrap(), Some(d));
+    assert_eq!(compression("{}").unwrap(), Some(d));
+    let described = Compression { level: 9, min_bytes: 0 };
+    assert_eq!(compression("{ level = 9, min_bytes = 0 }").unwrap(), Some(described));
+    for bad in ["1", "{ level = 0 }", "{ level = 10 }", "{ min_bytes = 65536 }", "{ bits = 9 }"] {
+        assert!(compression(bad).is_err(), "{bad}");
+    }
+    let text = with_key(
+        "[defaults]\npermessage_deflate = true\n[[hub]]\nname = \"a\"\npermessage_deflate = false",
+    );
+    let (config, _) = load(&text, &[]).unwrap();
+    assert_eq!((hub(&config, "a").compression, hub(&config, "b").compression), (None, Some(d)));
 }
 
 /// Returns how a handler proves who the service is, or the faults.
