@@ -67,6 +67,7 @@ const TABLE: [Rule; 8] = [
             "jsonwebtoken",
             "simdutf8",
             "rmp",
+            "flate2",
         ]),
         pure: true,
     },
