@@ -176,6 +176,11 @@ impl Header {
         Ok(Some((Self { fin, compressed, opcode, mask, payload_bytes }, header_bytes)))
     }
 
+    /// Whether the frame at the start of `input` begins a compressed message, as far as one byte tells.
+    pub const fn is_compressed(input: &[u8]) -> bool {
+        matches!(input, [first, ..] if *first & COMPRESSED_BIT != 0)
+    }
+
     /// Appends the header to `out`.
     pub fn put(&self, out: &mut impl BufMut) {
         let compressed = if self.compressed { COMPRESSED_BIT } else { 0 };

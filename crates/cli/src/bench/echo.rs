@@ -175,7 +175,7 @@ impl Server {
             (Some(child), Some(process), url)
         };
         let (address, authority) = locate(&url, arguments.allow_remote)?;
-        let upgrade = Rc::new(Upgrade::new(random()?));
+        let upgrade = Rc::new(Upgrade::new(random()?, false));
         let handshake =
             upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
         let door =

@@ -92,6 +92,7 @@ pub(super) struct FanoutOutcome {
     connections: u64,
     size_bytes: u64,
     shards: Option<u16>,
+    compression: bool,
     burst: Option<u64>,
     rate: Option<u64>,
     messages_per_round: u64,
@@ -187,6 +188,7 @@ pub(super) fn run(arguments: &FanoutArguments, json: bool) -> anyhow::Result<Fan
         connections: arguments.connections,
         size_bytes: arguments.size,
         shards: arguments.target.shards(),
+        compression: arguments.target.compression(),
         burst: (mode == Mode::Burst).then_some(arguments.burst),
         rate: arguments.rate,
         messages_per_round: messages,
@@ -207,6 +209,15 @@ fn floor_round(
     floor.send(messages, batch)?;
     let used = floor.process().cpu_at_rest()? - before;
     Ok(per(used.all, messages * connections))
+}
+
+/// Returns items of a list in JSON, as an application may send them: a payload of one letter would be no test of compression.
+fn items(bytes: usize) -> Vec<u8> {
+    let item = |at: usize| {
+        let (name, price, left) = (at * at, at * 7_919 % 100_000, at * 31 % 1_000);
+        format!(r#"{{"id":{at},"name":"item {name}","price":{price},"left":{left}}},"#)
+    };
+    (0..).flat_map(|at| item(at).into_bytes()).take(bytes).collect()
 }
 
 /// When messages are published.
@@ -258,7 +269,7 @@ impl Load {
             clock,
             path,
             token,
-            payload: vec![b'x'; size],
+            payload: items(size),
             published: 0,
         })
     }

@@ -25,6 +25,7 @@ pub(super) const SHARDS_MAX: u16 = 256;
 
 /// Which service is measured.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct TargetArguments {
     /// Measure this service instead of one started for it: `Endpoint=…;Port=…;AccessKey=…;`
     ///
@@ -47,6 +48,9 @@ pub(crate) struct TargetArguments {
     /// Have clients of the service that is started speak TLS; REST calls go without
     #[arg(long, conflicts_with = "connection_string")]
     tls: bool,
+    /// Have the service that is started compress, and clients offer it
+    #[arg(long, conflicts_with = "connection_string")]
+    compression: bool,
 }
 
 /// A service that can be measured.
@@ -66,6 +70,11 @@ pub(super) struct Target {
 }
 
 impl TargetArguments {
+    /// Returns whether messages are compressed.
+    pub(super) const fn compression(&self) -> bool {
+        self.compression
+    }
+
     /// Returns the shards of the service if it is started here.
     pub(super) fn shards(&self) -> Option<u16> {
         self.connection_string.is_none().then_some(self.shards)
@@ -79,16 +88,20 @@ impl TargetArguments {
             let service = Service::new(connection_string, &hub)?;
             let (address, authority) = locate(service.endpoint(), self.allow_remote)?;
             let process = self.pid.map(Process::new);
-            return Target::new(None, process, service, address, authority, None);
+            return Target::new(None, process, service, address, authority, false);
         }
-        let further: &[&str] = if self.tls { &["--tls"] } else { &[] };
-        let (child, core) = start("server", self.shards, self.pin, memory, further)?;
+        let further = [(self.tls, "--tls"), (self.compression, "--compression")];
+        let further: Vec<_> =
+            further.iter().filter_map(|(is_set, name)| is_set.then_some(*name)).collect();
+        let (child, core) = start("server", self.shards, self.pin, memory, &further)?;
         let secure = self.tls.then(|| secure(&child)).transpose()?;
         let service = Service::new(child.told("connection_string")?, &hub)?;
         let (address, authority) = locate(service.endpoint(), false)?;
         let process = child.process();
-        let target = Target::new(Some(child), Some(process), service, address, authority, core)?;
-        Ok(Target { secure, ..target })
+        let process = Some(process);
+        let target =
+            Target::new(Some(child), process, service, address, authority, self.compression)?;
+        Ok(Target { secure, core, ..target })
     }
 }
 
@@ -99,10 +112,10 @@ impl Target {
         service: Service,
         address: SocketAddr,
         authority: String,
-        core: Option<usize>,
+        compression: bool,
     ) -> anyhow::Result<Self> {
-        let upgrade = Rc::new(Upgrade::new(random()?));
-        let secure = None;
+        let upgrade = Rc::new(Upgrade::new(random()?, compression));
+        let (secure, core) = (None, None);
         Ok(Self { _child: child, process, service, address, authority, upgrade, secure, core })
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hookwire_proto::deflate::OFFER;
 use sha1::{Digest, Sha1};
 
 /// Longest head of an answer.
@@ -23,21 +24,28 @@ const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(super) struct Upgrade {
     key: String,
     accept: String,
+    /// Whether compression is offered, and must be taken.
+    compression: bool,
 }
 
 impl Upgrade {
     /// Returns handshakes with this nonce.
-    pub(super) fn new(nonce: [u8; 16]) -> Self {
+    pub(super) fn new(nonce: [u8; 16], compression: bool) -> Self {
         let key = STANDARD.encode(nonce);
         let accept =
             STANDARD.encode(Sha1::new().chain_update(&key).chain_update(ACCEPT_SUFFIX).finalize());
-        Self { key, accept }
+        Self { key, accept, compression }
     }
 
     /// Returns the request for a WebSocket at `path_and_query` of `authority` (RFC 6455, section 4.1).
     pub(super) fn request(&self, authority: &str, path_and_query: &str) -> Vec<u8> {
+        let offer = if self.compression {
+            format!("Sec-WebSocket-Extensions: {OFFER}\r\n")
+        } else {
+            String::new()
+        };
         format!(
-            "GET {path_and_query} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {path_and_query} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
             self.key
         )
@@ -59,6 +67,8 @@ impl Upgrade {
             accept == self.accept,
             "the answer to the handshake has a wrong Sec-WebSocket-Accept"
         );
+        let is_taken = head.header("sec-websocket-extensions").is_some();
+        ensure!(is_taken == self.compression, "compression is not as it was offered");
         Ok(Some(head.bytes))
     }
 }
@@ -159,7 +169,7 @@ mod tests {
     #[test]
     fn the_rfc_example_is_answered_and_anything_else_refused() {
         // RFC 6455, section 1.3.
-        let upgrade = Upgrade::new(*b"the sample nonce");
+        let upgrade = Upgrade::new(*b"the sample nonce", false);
         assert_eq!(upgrade.key, "dGhlIHNhbXBsZSBub25jZQ==");
         let answer = b"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x00";
         assert_eq!(upgrade.check(answer).unwrap(), Some(answer.len() - 2));

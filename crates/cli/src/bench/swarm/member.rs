@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
+use bytes::Bytes;
+use hookwire_proto::connection::{Connection, Event, Incoming};
 use hookwire_proto::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, CloseFrame, HEADER_BYTES_MAX, Header, Opcode, Role, encode,
 };
@@ -16,6 +18,12 @@ pub(super) const PAYLOAD_HEAD_BYTES: usize = 64;
 
 /// Most bytes that decide about a frame: its header, and the whole of a control frame.
 const FRAME_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + CONTROL_PAYLOAD_BYTES_MAX;
+
+/// Most bytes of a compressed message; it is inflated when it is whole.
+const DEFLATED_BYTES_MAX: usize = 64 * 1024;
+
+/// Most bytes of an inflated message.
+const INFLATED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes of an answer to a handshake that are kept while it is incomplete. More makes the parser refuse it.
 const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
@@ -152,7 +160,13 @@ impl Member {
             return Ok(input.len());
         }
         let before = self.held.len();
-        let more = input.len().min(FRAME_HEAD_BYTES_MAX - before);
+        let is_compressed = Header::is_compressed(&self.held);
+        let most = if is_compressed {
+            HEADER_BYTES_MAX + DEFLATED_BYTES_MAX
+        } else {
+            FRAME_HEAD_BYTES_MAX
+        };
+        let more = input.len().min(most - before);
         let mut held = std::mem::take(&mut self.held);
         held.extend_from_slice(&input[..more]);
         if let Some(frame) = FrameHead::parse(&held)? {
@@ -174,6 +188,11 @@ impl Member {
         let head_end = frame.header_bytes + frame.head_bytes;
         let head = &input[frame.header_bytes..head_end];
         match frame.header.opcode {
+            Opcode::Text | Opcode::Binary if frame.header.fin && frame.header.compressed => {
+                let inflated = inflate(&input[..head_end])?;
+                message(&inflated[..inflated.len().min(PAYLOAD_HEAD_BYTES)])?;
+                return Ok(head_end);
+            }
             Opcode::Text | Opcode::Binary if frame.header.fin => {}
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                 bail!("a message is fragmented")
@@ -215,15 +234,36 @@ struct FrameHead {
 impl FrameHead {
     /// Returns the head at the start of `input`, or `None` when more bytes are needed.
     fn parse(input: &[u8]) -> anyhow::Result<Option<Self>> {
-        let Some((header, header_bytes)) = Header::parse(input, Role::Client, false)? else {
+        let Some((header, header_bytes)) = Header::parse(input, Role::Client, true)? else {
             return Ok(None);
         };
-        let most =
-            if header.opcode.is_control() { CONTROL_PAYLOAD_BYTES_MAX } else { PAYLOAD_HEAD_BYTES };
+        let most = if header.compressed {
+            DEFLATED_BYTES_MAX
+        } else if header.opcode.is_control() {
+            CONTROL_PAYLOAD_BYTES_MAX
+        } else {
+            PAYLOAD_HEAD_BYTES
+        };
         let head_bytes =
             usize::try_from(header.payload_bytes).map_or(most, |bytes| bytes.min(most));
+        ensure!(
+            !header.compressed || head_bytes as u64 == header.payload_bytes,
+            "a compressed message has {} bytes",
+            header.payload_bytes
+        );
         let head = Self { header, header_bytes, head_bytes };
         Ok((header_bytes + head_bytes <= input.len()).then_some(head))
+    }
+}
+
+/// Returns what a whole compressed frame carries.
+fn inflate(frame: &[u8]) -> anyhow::Result<Bytes> {
+    let (mut frame, mut events) = (frame.to_vec(), Vec::new());
+    let mut connection = Connection::with_incoming(Role::Client, Incoming::Deflated);
+    connection.handle_input(&mut frame, INFLATED_BYTES_MAX, &mut events)?;
+    match events.pop() {
+        Some(Event::Message(message)) => Ok(message.data),
+        other => bail!("a compressed frame turned out to be {other:?}"),
     }
 }
 
@@ -233,6 +273,9 @@ mod tests {
     use std::net::{TcpListener, TcpStream as StdStream};
 
     use mio::net::TcpStream;
+
+    use hookwire_proto::deflate::{Compression, Deflate, Deflater, Window};
+    use hookwire_proto::frame::encode_compressed;
 
     use super::*;
 
@@ -283,6 +326,27 @@ mod tests {
     }
 
     #[test]
+    fn compressed_messages_are_inflated_however_the_bytes_are_cut() {
+        let how = Deflate { compression: Compression::default(), window: Window::FULL };
+        let payload = b"a word and ".repeat(1_000);
+        let frame = Deflater::default().deflate(how, &payload).unwrap();
+        let wire = [
+            encode_compressed(Opcode::Binary, &frame, None),
+            encode(Opcode::Binary, b"plain", None),
+        ]
+        .concat();
+        let expected = [payload[..64].to_vec(), b"plain".to_vec()];
+        for cut in 0..wire.len() {
+            let (mut member, _service) = member();
+            let (first, second) = wire.split_at(cut);
+            assert_eq!(heads(&mut member, &[first, second]).unwrap(), expected, "cut at {cut}");
+        }
+        let (mut member, _service) = member();
+        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+        assert_eq!(heads(&mut member, &bytes).unwrap(), expected, "byte by byte");
+    }
+
+    #[test]
     fn pings_are_answered_and_a_close_is_told() {
         let (mut member, mut service) = member();
         let ping = encode(Opcode::Ping, b"are you there?", None);
@@ -301,7 +365,7 @@ mod tests {
 
     #[test]
     fn frames_behind_the_handshake_are_not_lost() {
-        let upgrade = Upgrade::new(*b"the sample nonce");
+        let upgrade = Upgrade::new(*b"the sample nonce", false);
         let mut wire =
             b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
                 .to_vec();
