@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::node::{TestNode, next, start, token};
+use crate::node::{TestNode, metric, next, start, token};
 use crate::upstream::{Upstream, ok, welcome};
 
 /// How far a client goes before it resets its connection.
@@ -78,13 +78,6 @@ async fn come_and_go(node: &TestNode, door: &str, until: Until) {
         }
     }
     socket.set_zero_linger().unwrap();
-}
-
-/// Returns the sum of a metric over all shards.
-async fn metric(node: &TestNode, name: &str) -> u64 {
-    let (_, metrics) = node.raw("GET", "/metrics", "", b"").await;
-    let values = metrics.lines().filter(|line| line.starts_with(name));
-    values.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
 #[tokio::test]

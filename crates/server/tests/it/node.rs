@@ -163,6 +163,13 @@ pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, 
     exchange(address, request.as_bytes()).await
 }
 
+/// Returns the sum of a metric over all shards.
+pub(crate) async fn metric(node: &TestNode, name: &str) -> u64 {
+    let (_, metrics) = node.raw("GET", "/metrics", "", b"").await;
+    let values = metrics.lines().filter(|line| line.starts_with(name));
+    values.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
+
 /// How long a test waits for what must happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
