@@ -329,6 +329,7 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
         Dialect::WebPubSub => ServiceClient::new(&connection_string, &arguments.hub)?
             .anonymous_client_url(ClientKind::WebPubSub),
     };
+    let console_url = format!("{}/console/", node.endpoint().as_str().trim_end_matches('/'));
     if json {
         announce(&json!({
             "listen": addresses(&node),
@@ -336,11 +337,13 @@ pub(crate) async fn dev(arguments: DevArguments, json: bool) -> anyhow::Result<E
             "connection_string": connection_string,
             "client_url": client_url.as_str(),
             "chat_url": chat_url,
+            "console_url": console_url,
             "ca_file": certificate.as_ref().map(LocalCertificate::authority),
         }))?;
     } else {
         let mut out = std::io::stdout().lock();
         writeln!(out, "Chat room          {chat_url}")?;
+        writeln!(out, "Console            {console_url}")?;
         writeln!(out, "Connection string  {connection_string}")?;
         writeln!(out, "Clients connect to {client_url}")?;
         writeln!(out, "Events go to       {upstream}")?;
