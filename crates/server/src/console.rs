@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::token::{Claims, NewToken};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -22,6 +23,7 @@ use self::pages::Pages;
 use crate::api_error::{Answer, ApiError};
 use crate::body::RequestBody;
 use crate::http::{Caller, Edge, text, unix_time};
+use crate::rest::origin::is_meant;
 use crate::time::rfc3339;
 
 /// The cookie of a session.
@@ -120,6 +122,10 @@ pub(crate) async fn answer(
         ConsoleRoute::File(path) => Ok(console.pages.file(&path, head.headers())),
         ConsoleRoute::Login => login(edge, console, head, body, caller).await,
         ConsoleRoute::Logout => {
+            if !is_of_page(head.headers()) {
+                let message = "only the console's page logs out";
+                return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
+            }
             let mut answer = text(StatusCode::NO_CONTENT, "text/plain", "");
             answer.headers_mut().remove(header::CONTENT_TYPE);
             set_cookie(&mut answer, "", Duration::ZERO, is_secure(edge, head, caller));
@@ -206,12 +212,19 @@ fn set_cookie(answer: &mut Answer, value: &str, lifetime: Duration, secure: bool
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
+/// Whether a request has the header that no page but the console's can send.
+fn is_of_page(headers: &HeaderMap) -> bool {
+    headers.get(HEADER).is_some_and(|value| value.as_bytes() == b"1")
+}
+
 /// Whether the browser came by TLS: to this port, or to a proxy that says so. Who lies about that only loses its own cookie.
 fn is_secure(edge: &Edge, head: &Request<()>, caller: &Caller) -> bool {
     let proto = head.headers().get("x-forwarded-proto").map(HeaderValue::as_bytes);
-    let host = head.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let is_public = edge.endpoints.iter().any(|endpoint| {
-        endpoint.scheme() == "https" && host.is_some() && endpoint.host_str() == host
+    let host = head.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    let host = host.and_then(|host| Authority::try_from(host).ok());
+    let is_public = host.is_some_and(|host| {
+        let mut secure = edge.endpoints.iter().filter(|endpoint| endpoint.scheme() == "https");
+        secure.any(|endpoint| is_meant(endpoint, &host))
     });
     caller.by_tls || is_public || proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
@@ -220,7 +233,7 @@ impl Edge {
     /// Returns whether a request shall be judged by its cookie: it comes from the console's page, and has no token.
     pub(crate) fn is_from_console(&self, headers: &HeaderMap) -> bool {
         self.console.is_some()
-            && headers.get(HEADER).is_some_and(|value| value.as_bytes() == b"1")
+            && is_of_page(headers)
             && !headers.contains_key(header::AUTHORIZATION)
     }
 

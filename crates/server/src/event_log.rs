@@ -148,6 +148,11 @@ impl State {
     fn keep(&mut self, record: &Arc<Record>, entries_max: usize) -> (Vec<Rings>, Vec<Arc<Record>>) {
         let mut lost = Vec::new();
         if !self.hubs.contains_key(&record.entry.hub) && HUBS_MAX <= self.hubs.len() {
+            // Strangers name hubs as they like: what they are refused pushes nobody's calls out.
+            let all_called = self.hubs.values().all(|rings| !rings.calls.is_empty());
+            if record.entry.kind.is_refusal() && all_called {
+                return (lost, Vec::new());
+            }
             lost.extend(self.forget_a_hub());
         }
         let rings = self.hubs.entry(record.entry.hub.clone()).or_default();
@@ -160,9 +165,10 @@ impl State {
         (lost, forgotten)
     }
 
-    /// Takes out the hub that was written least recently.
+    /// Takes out the hub that was written least recently, first of those that have refusals only.
     fn forget_a_hub(&mut self) -> Option<Rings> {
-        let oldest = self.hubs.iter().min_by_key(|(_, rings)| rings.last_id)?.0.clone();
+        let worth = |rings: &Rings| (!rings.calls.is_empty(), rings.last_id);
+        let oldest = self.hubs.iter().min_by_key(|(_, rings)| worth(rings))?.0.clone();
         let rings = self.hubs.remove(&oldest)?;
         self.bytes -= rings.bytes;
         Some(rings)

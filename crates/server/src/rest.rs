@@ -5,7 +5,7 @@ mod data_plane;
 mod description;
 mod events;
 mod hub_settings;
-mod origin;
+pub(crate) mod origin;
 mod overview;
 mod payload;
 mod preview;

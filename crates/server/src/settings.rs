@@ -134,7 +134,12 @@ impl Layers {
         let templates = self.stored_templates.as_ref().unwrap_or(&self.configured.templates);
         let mut hubs = self.configured.hubs.clone();
         let stored = self.stored_hubs.iter();
-        hubs.hubs.extend(stored.map(|(hub, settings)| (hub.clone(), settings.clone())));
+        hubs.hubs.extend(stored.map(|(hub, settings)| {
+            // Compression can be configured, but not stored.
+            let compression = self.configured.hubs.hub(hub).compression;
+            let settings = HubSettings { compression, ..HubSettings::clone(settings) };
+            (hub.clone(), Arc::new(settings))
+        }));
         Settings {
             templates: templates.templates.clone(),
             hubs,

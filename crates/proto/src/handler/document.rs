@@ -125,6 +125,9 @@ pub enum SettingFault {
     /// Of a URL template.
     #[error(transparent)]
     Url(#[from] TemplateFault),
+    /// Of the URL of a listener.
+    #[error("must be http:// or https://: copies do not go through a tunnel")]
+    Tunnel,
     /// Of a pattern of events.
     #[error(transparent)]
     Pattern(#[from] EventPatternFault),
@@ -272,13 +275,22 @@ impl EventListener {
     /// Every fault of the document, without a place.
     pub fn parse(document: &EventListenerDocument) -> Result<Self, Vec<SettingError>> {
         let mut faults = Faults::default();
-        let url = faults.take("urlTemplate", HandlerUrl::parse(&document.url_template).map(Some));
+        let url = faults.take("urlTemplate", Self::parse_url(&document.url_template).map(Some));
         let pattern = document.user_event_pattern.as_deref().unwrap_or_default();
         let user_events = faults.take("userEventPattern", EventPattern::parse(pattern));
         let names = document.system_events.iter().map(String::as_str);
         let system_events = faults.take("systemEvents", SystemEvents::parse_for_listener(names));
         let listener = url.map(|url| Self { url, user_events, system_events });
         faults.finish(listener)
+    }
+
+    /// Parses the URL of a listener.
+    ///
+    /// # Errors
+    /// That of [`HandlerUrl::parse`], or [`SettingFault::Tunnel`].
+    pub fn parse_url(raw: &str) -> Result<HandlerUrl, SettingFault> {
+        let url = HandlerUrl::parse(raw)?;
+        if url.is_tunnel() { Err(SettingFault::Tunnel) } else { Ok(url) }
     }
 }
 

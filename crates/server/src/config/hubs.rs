@@ -128,7 +128,7 @@ fn read_list<T>(
 
 /// Reads a handler; `None` when it has no URL, which is then among the faults.
 fn read_handler(mut section: Section, faults: &mut Vec<ConfigFault>) -> Option<EventHandler> {
-    let url = read_url(&mut section, "url_template", faults);
+    let url = read_url(&mut section, "url_template", faults, HandlerUrl::parse);
     let user_events = read_pattern(&mut section, faults);
     let system_events =
         read_system_events(&mut section, faults, |name| SystemEvents::parse([name]));
@@ -141,12 +141,7 @@ fn read_handler(mut section: Section, faults: &mut Vec<ConfigFault>) -> Option<E
 
 /// Reads a listener; `None` when it has no URL, which is then among the faults.
 fn read_listener(mut section: Section, faults: &mut Vec<ConfigFault>) -> Option<EventListener> {
-    let url = read_url(&mut section, "url", faults).and_then(|url| {
-        section.checked("url", url, faults, |url| {
-            let fault = "must be http:// or https://: copies do not go through a tunnel";
-            if url.is_tunnel() { Err(fault.to_owned()) } else { Ok(url) }
-        })
-    });
+    let url = read_url(&mut section, "url", faults, EventListener::parse_url);
     let user_events = read_pattern(&mut section, faults);
     let system_events =
         read_system_events(&mut section, faults, |name| SystemEvents::parse_for_listener([name]));
@@ -154,10 +149,14 @@ fn read_listener(mut section: Section, faults: &mut Vec<ConfigFault>) -> Option<
     Some(EventListener { url: url?, user_events, system_events })
 }
 
-fn read_url(section: &mut Section, key: &str, faults: &mut Vec<ConfigFault>) -> Option<HandlerUrl> {
+fn read_url<E: ToString>(
+    section: &mut Section,
+    key: &str,
+    faults: &mut Vec<ConfigFault>,
+    parse: impl Fn(&str) -> Result<HandlerUrl, E>,
+) -> Option<HandlerUrl> {
     let url = section.required_text(key, faults)?;
-    let parse = |url: String| HandlerUrl::parse(&url).map_err(|fault| fault.to_string());
-    section.checked(key, url, faults, parse)
+    section.checked(key, url, faults, |url: String| parse(&url).map_err(|fault| fault.to_string()))
 }
 
 fn read_pattern(section: &mut Section, faults: &mut Vec<ConfigFault>) -> EventPattern {

@@ -78,7 +78,7 @@ fn refusals_by_the_thousand_leave_the_calls_alone() {
 fn hubs_are_bounded_and_the_one_that_was_silent_longest_goes() {
     let log = EventLog::new(4);
     log.push(entry("first", Kind::User, "x"));
-    log.push(Entry::new(Kind::Rest, "of no hub"));
+    log.push(Entry::new(Kind::User, "of no hub"));
     for at in 0..HUBS_MAX - 2 {
         log.push(entry(&format!("h{at}"), Kind::User, "x"));
     }
@@ -88,6 +88,25 @@ fn hubs_are_bounded_and_the_one_that_was_silent_longest_goes() {
     assert_eq!(state.hubs.len(), HUBS_MAX);
     assert!(!state.hubs.contains_key(&None), "it was silent longest");
     assert!(state.hubs.contains_key(&Some(hub("first"))));
+    let counted: usize = state.hubs.values().map(|rings| rings.bytes).sum();
+    assert_eq!(state.bytes, counted);
+}
+
+#[test]
+fn hubs_that_strangers_make_up_push_out_no_calls() {
+    let log = EventLog::new(4);
+    for at in 0..HUBS_MAX - 1 {
+        log.push(entry(&format!("h{at}"), Kind::User, "x"));
+    }
+    for at in 0..2 * HUBS_MAX {
+        log.push(entry(&format!("stranger{at}"), Kind::Handshake, "x"));
+    }
+    assert_eq!(events(&log.page(&of_hub("stranger511"), None, None, 9)), ["x"]);
+    log.push(entry("last", Kind::User, "x"));
+    log.push(entry("stranger", Kind::Handshake, "x"));
+    let state = log.state();
+    assert_eq!(state.hubs.len(), HUBS_MAX);
+    assert!(state.hubs.values().all(|rings| !rings.calls.is_empty()));
     let counted: usize = state.hubs.values().map(|rings| rings.bytes).sum();
     assert_eq!(state.bytes, counted);
 }

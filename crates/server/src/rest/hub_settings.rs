@@ -123,32 +123,46 @@ fn complete(mut document: HubDocument, before: &HubSettings) -> Result<HubSettin
     }
 }
 
-/// Fills in secrets that the document leaves out since they were never shown, and refuses files that were not there before: who may
-/// change settings shall not make the service send the content of any file somewhere.
+/// Fills in secrets that the document leaves out since they were never shown, and refuses files that were not there before. Both only
+/// for handlers at the same server: who may change settings shall not make the service send a secret or a file somewhere else.
 fn keep_secrets(document: &mut HubDocument, before: &HubDocument) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let known: Vec<&AuthDocument> =
-        before.event_handlers.iter().filter_map(|handler| handler.auth.as_ref()).collect();
     for (at, handler) in document.event_handlers.iter_mut().enumerate() {
         let Some(auth) = &mut handler.auth else {
             let same = |other: &&EventHandlerDocument| other.url_template == handler.url_template;
             handler.auth = before.event_handlers.iter().find(same).and_then(|one| one.auth.clone());
             continue;
         };
-        if auth.file.is_some() && !known.iter().any(|one| one.file == auth.file) {
+        let server = server_of(&handler.url_template);
+        let mut known = before
+            .event_handlers
+            .iter()
+            .filter(|one| server_of(&one.url_template) == server)
+            .filter_map(|one| one.auth.as_ref());
+        if auth.file.is_some() && !known.clone().any(|one| one.file == auth.file) {
             faults.push(Fault {
                 path: format!("eventHandlers[{at}].auth"),
-                message: "a file can be named in the configuration alone".to_owned(),
+                message:
+                    "a file can be named in the configuration alone, for handlers at one server"
+                        .to_owned(),
             });
         }
         if auth.token_url.is_some() && auth.client_secret.is_none() {
-            let same = |one: &&&AuthDocument| {
-                one.token_url == auth.token_url && one.client_id == auth.client_id
+            let proof = |one: &AuthDocument| {
+                (one.token_url.clone(), one.client_id.clone(), one.scope.clone())
             };
-            auth.client_secret = known.iter().find(same).and_then(|one| one.client_secret.clone());
+            let same = known.find(|one| proof(one) == proof(auth));
+            auth.client_secret = same.and_then(|one| one.client_secret.clone());
         }
     }
     faults
+}
+
+/// Returns scheme and authority of a template, as they are written.
+fn server_of(template: &str) -> &str {
+    let authority = template.find("://").map_or(0, |at| at + 3);
+    let end = template[authority..].find(['/', '?', '#']);
+    end.map_or(template, |end| &template[..authority + end])
 }
 
 /// Which event shall be tried out.

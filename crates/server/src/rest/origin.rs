@@ -19,7 +19,8 @@ pub(super) fn origin(endpoints: &[Url], headers: &HeaderMap) -> String {
     used.or_else(first).unwrap_or_default()
 }
 
-fn is_meant(endpoint: &Url, used: &Authority) -> bool {
+/// Whether a request to that authority is one to this endpoint.
+pub(crate) fn is_meant(endpoint: &Url, used: &Authority) -> bool {
     let default_port = if endpoint.scheme() == "https" { 443 } else { 80 };
     let has_user = used.as_str().contains('@');
     !has_user

@@ -162,6 +162,15 @@ async fn an_offer_is_taken_where_the_hub_wants_it() {
 }
 
 #[tokio::test]
+async fn settings_that_are_stored_leave_compression_as_it_is_configured() {
+    let node = start(None, compressing).await;
+    let settings = br#"{"anonymousConnect":"allow"}"#;
+    let path = "/admin/v1/hubs/chat/settings";
+    assert_eq!(node.signed("PUT", path, "", settings).await.0, 200);
+    assert!(Client::web_pubsub(&node, OFFER, "").await.answer().is_some());
+}
+
+#[tokio::test]
 async fn receivers_with_and_without_compression_get_the_same_message() {
     let node = start(None, compressing).await;
     let text = "It was a dark and stormy night. ".repeat(500);

@@ -1,6 +1,6 @@
 //! The console's door: login, sessions, and what a page of another origin cannot do.
 
-use crate::node::{KEYS, TestNode, start};
+use crate::node::{KEYS, TestNode, exchange, start};
 
 /// Logs in; returns the status and the whole answer.
 async fn login(node: &TestNode, key: &str) -> (u16, String) {
@@ -47,6 +47,8 @@ async fn a_session_opens_the_apis_for_the_page_alone() {
         }
         let bad_token = format!("{of_page}Authorization: Bearer x\r\n");
         assert_eq!(node.raw("GET", "/admin/v1/hubs", &bad_token, b"").await.0, 401);
+        let foreign = node.raw("POST", "/console/api/logout", &cookie, b"").await;
+        assert_eq!((foreign.0, header(&foreign.1, "set-cookie")), (403, None));
         let (status, answer) = node.raw("POST", "/console/api/logout", &of_page, b"").await;
         assert_eq!(status, 204);
         assert!(header(&answer, "set-cookie").unwrap().starts_with("hookwire_console=; "));
@@ -106,6 +108,21 @@ async fn cookies_of_tls_are_for_tls_alone() {
     let proxied = "Content-Type: application/json\r\nX-Forwarded-Proto: https\r\n";
     let (_, answer) = node.raw("POST", "/console/api/login", proxied, body.as_bytes()).await;
     assert!(header(&answer, "set-cookie").unwrap().ends_with("; Secure"));
+
+    let node = start(None, |config| {
+        config.public_endpoints = vec!["https://hooks.example:8443/".parse().unwrap()];
+    })
+    .await;
+    for (host, is_secure) in [("Hooks.Example:8443", true), ("hooks.example:80", false)] {
+        let request = format!(
+            "POST /console/api/login HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let (_, answer) = exchange(node.address, request.as_bytes()).await;
+        let cookie = header(&answer, "set-cookie").unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), is_secure, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -120,10 +120,29 @@ async fn secrets_are_not_shown_and_stay_when_they_are_left_out() {
     let (status, faults) = node.call("PUT", PATH, &elsewhere).await;
     assert_eq!(status, 400, "a secret does not follow to another server");
     assert_eq!(faults["faults"][0]["path"], "eventHandlers[0].auth");
-    let mut file = shown;
+    let mut file = shown.clone();
     file["eventHandlers"][1]["auth"]["file"] = "/etc/passwd".into();
     let (status, faults) = node.call("PUT", PATH, &file).await;
     assert_eq!((status, &faults["faults"][0]["path"]), (400, &json!("eventHandlers[1].auth")));
+    for handler in 0..2 {
+        for url in ["http://thief.example/a", "http://127.0.0.1:11/a"] {
+            let mut elsewhere = shown.clone();
+            elsewhere["eventHandlers"][handler]["urlTemplate"] = url.into();
+            let (status, faults) = node.call("PUT", PATH, &elsewhere).await;
+            let path = json!(format!("eventHandlers[{handler}].auth"));
+            assert_eq!((status, &faults["faults"][0]["path"]), (400, &path), "{url}");
+        }
+    }
+    let mut wider = shown.clone();
+    wider["eventHandlers"][0]["auth"]["scope"] = "everything".into();
+    assert_eq!(
+        node.call("PUT", PATH, &wider).await.0,
+        400,
+        "a secret is for what it was given for"
+    );
+    let mut moved = shown;
+    moved["eventHandlers"][1]["urlTemplate"] = "http://127.0.0.1:1/c?d".into();
+    assert_eq!(node.call("PUT", PATH, &moved).await.0, 200, "another path of the same server");
 }
 
 #[tokio::test]
@@ -132,9 +151,14 @@ async fn all_faults_are_told_and_nothing_is_changed() {
     let bad = json!({
         "anonymousConnect": "maybe",
         "eventHandlers": [{ "urlTemplate": "ftp://h/", "systemEvents": ["message"] }],
+        "eventListeners": [{ "urlTemplate": "tunnel:///x", "systemEvents": ["connected"] }],
     });
-    let paths =
-        ["anonymousConnect", "eventHandlers[0].urlTemplate", "eventHandlers[0].systemEvents"];
+    let paths = [
+        "anonymousConnect",
+        "eventHandlers[0].urlTemplate",
+        "eventHandlers[0].systemEvents",
+        "eventListeners[0].urlTemplate",
+    ];
     let (status, answer) = node.call("PUT", PATH, &bad).await;
     assert_eq!((status, &answer["code"]), (400, &json!("invalid")));
     let (_, checked) = node.call("POST", "/admin/v1/validate", &bad).await;

@@ -146,7 +146,7 @@ impl TestNode {
 }
 
 /// Sends bytes to an address and reads until it closes; returns the status and the whole answer.
-async fn exchange(address: SocketAddr, request: &[u8]) -> (u16, String) {
+pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> (u16, String) {
     let mut socket = TcpStream::connect(address).await.unwrap();
     // The node may close before it has read everything.
     let _ = socket.write_all(request).await;
