@@ -264,13 +264,19 @@ impl Hub {
         self.sets.members(set, form)
     }
 
-    /// Appends the frames that a reliable connection has not been sent on its present socket; they count as sent from now on.
-    pub fn take_unsent(&mut self, slot: Slot, deflater: &mut Deflater, frames: &mut Vec<Bytes>) {
+    /// Appends the messages that a reliable connection has not been sent on its present socket, each as frames in two parts, of which
+    /// the second may be empty; they count as sent from now on.
+    pub fn take_unsent(
+        &mut self,
+        slot: Slot,
+        deflater: &mut Deflater,
+        messages: &mut Vec<[Bytes; 2]>,
+    ) {
         let Some(open) = self.open_mut(slot) else { return };
         let Some(web_pubsub) = open.web_pubsub_mut() else { return };
         let Some(conversation) = &mut web_pubsub.conversation else { return };
         if let Some(reliable) = conversation.reliable.as_mut().filter(|one| one.is_attached()) {
-            reliable.take_unsent(conversation.subprotocol, deflater, frames);
+            reliable.take_unsent(conversation.subprotocol, deflater, messages);
         }
     }
 

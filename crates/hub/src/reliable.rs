@@ -59,18 +59,16 @@ impl Sequenced {
         }
     }
 
+    /// Returns the message in two parts, of which the second may be empty.
     fn frames(
         &self,
         subprotocol: Subprotocol,
         id: u64,
         deflate: Option<Deflate>,
         deflater: &mut Deflater,
-        out: &mut Vec<Bytes>,
-    ) {
+    ) -> [Bytes; 2] {
         match self {
-            Self::Publication(content) => {
-                out.extend(content.sequenced(subprotocol, id, deflate, deflater));
-            }
+            Self::Publication(content) => content.sequenced(subprotocol, id, deflate, deflater),
             Self::GroupState { is_snapshot, group, items } => {
                 let message = subprotocol.encode_server(&ServerMessage::GroupState {
                     is_snapshot: *is_snapshot,
@@ -79,7 +77,7 @@ impl Sequenced {
                     sequence_id: Some(id),
                 });
                 let deflate = deflate.filter(|deflate| deflate.concerns(message.data.len()));
-                out.push(encode(message.kind, &message.data, deflate, deflater));
+                [encode(message.kind, &message.data, deflate, deflater), Bytes::new()]
             }
         }
     }
@@ -202,16 +200,18 @@ impl Reliable {
         }
     }
 
-    /// Appends the frames of what the socket has not been given yet.
+    /// Appends the messages that the socket has not been given yet, each in two parts, of which the second may be empty.
     pub(crate) fn take_unsent(
         &mut self,
         subprotocol: Subprotocol,
         deflater: &mut Deflater,
-        out: &mut Vec<Bytes>,
+        out: &mut Vec<[Bytes; 2]>,
     ) {
-        for waiting in self.messages.range(self.sent..) {
-            waiting.what.frames(subprotocol, waiting.id, self.deflate, deflater, out);
-        }
+        out.extend(
+            self.messages.range(self.sent..).map(|waiting| {
+                waiting.what.frames(subprotocol, waiting.id, self.deflate, deflater)
+            }),
+        );
         self.sent = self.messages.len();
     }
 
@@ -255,7 +255,7 @@ mod tests {
     fn sent(reliable: &mut Reliable) -> Vec<u64> {
         let mut chunks = Vec::new();
         reliable.take_unsent(Subprotocol::JsonReliable, &mut Deflater::default(), &mut chunks);
-        let heads = chunks.chunks(2).map(|pair| {
+        let heads = chunks.iter().map(|pair| {
             let head = String::from_utf8_lossy(&pair[0]).into_owned();
             let digits: String = head.chars().filter(char::is_ascii_digit).collect();
             digits.parse().unwrap()

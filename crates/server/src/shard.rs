@@ -182,7 +182,7 @@ pub(crate) struct Shard {
     wall: UnixMillis,
     hub: Hub,
     spare_effects: Vec<Effect>,
-    spare_chunks: Vec<Bytes>,
+    spare_messages: Vec<[Bytes; 2]>,
     sockets: Vec<Option<Socket>>,
     awaiting_socket: HashMap<ConnectionId, Expected>,
     verdicts: HashMap<Ticket, oneshot::Sender<Admission>>,
@@ -285,7 +285,7 @@ impl Shard {
             wall: wall_clock(),
             hub: Hub::default(),
             spare_effects: Vec::new(),
-            spare_chunks: Vec::new(),
+            spare_messages: Vec::new(),
             sockets: Vec::new(),
             awaiting_socket: HashMap::new(),
             verdicts: HashMap::new(),
@@ -371,8 +371,10 @@ impl Shard {
 
     /// Returns how long the shard may sleep.
     fn timeout(&mut self) -> Duration {
-        let busy = !self.dirty.is_empty() || (!self.ready.is_empty() && self.may_read());
-        if busy || !self.mailbox().inbox.may_sleep() {
+        let can_read = |shard: &Self| !shard.ready.is_empty() && shard.may_read();
+        let busy = !self.dirty.is_empty() || can_read(self);
+        // Others wake only who may be asleep, so what they wake for is looked at once more after that is said.
+        if busy || !self.mailbox().inbox.may_sleep() || can_read(self) {
             return Duration::ZERO;
         }
         let mut timeout = self.next_tick.saturating_duration_since(self.now);
@@ -575,13 +577,19 @@ impl Shard {
             Effect::Pause { slot } => {
                 if let Some(socket) = self.socket(slot) {
                     socket.paused = true;
+                    // It is not its client that is late.
+                    self.incomplete.remove(&slot);
                 }
             }
             Effect::Resume { slot } => {
                 if let Some(socket) = self.socket(slot) {
                     socket.paused = false;
+                    let is_in_message = socket.connection.held_bytes() != 0;
                     if socket.has_input() {
                         self.ready.push_back(slot);
+                    }
+                    if is_in_message {
+                        self.incomplete.insert(slot, self.now + self.limits.incomplete_time_max);
                     }
                 }
             }

@@ -28,6 +28,9 @@ use crate::swap::Swap;
 /// What is offered by ALPN (RFC 7301): a WebSocket needs HTTP/1.1, and so far nothing else is spoken.
 const ALPN: &[u8] = b"http/1.1";
 
+/// When certificates that could not be used are read again though the files look the same.
+const RELOAD_AGAIN: Duration = Duration::from_mins(1);
+
 /// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -112,11 +115,22 @@ impl Tls {
     /// Puts certificates in force when their files change, until `stop`. Files that cannot be used change nothing.
     pub(crate) async fn watch(self: Arc<Self>, mut files: FileWatch, stop: CancellationToken) {
         self.publish();
-        while stop.run_until_cancelled(files.changed()).await.is_some() {
+        let mut failed = false;
+        loop {
+            let next = async {
+                tokio::select! {
+                    _ = files.changed() => {}
+                    () = tokio::time::sleep(RELOAD_AGAIN), if failed => {}
+                }
+            };
+            if stop.run_until_cancelled(next).await.is_none() {
+                return;
+            }
             let tls = self.clone();
             let reloading = tokio::task::spawn_blocking(move || tls.reload());
             // It fails when the runtime ends.
             let Ok(result) = reloading.await else { return };
+            failed = result.is_err();
             let label = if result.is_ok() { "done" } else { "failed" };
             ::metrics::counter!("hookwire_certificate_reloads_total", "result" => label)
                 .increment(1);

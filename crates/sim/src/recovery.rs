@@ -408,7 +408,7 @@ impl Recovery {
                     for slot in slots {
                         let mut chunks = Vec::new();
                         self.shards[shard].take_unsent(slot, &mut self.deflater, &mut chunks);
-                        for pair in chunks.chunks(2) {
+                        for pair in chunks {
                             self.write(shard, slot, pair.concat().into());
                         }
                     }

@@ -12,11 +12,18 @@ const CHUNKS_PER_WRITE_MAX: usize = 16;
 /// Chunks in their order. Exists only while there are any.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
     /// Bytes of the first chunk that the socket has taken.
     written: usize,
     /// All bytes that the socket has not taken.
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    /// It begins in the middle of a frame, of which the chunk before has the head.
+    is_rest: bool,
 }
 
 /// What a flush came to.
@@ -32,12 +39,20 @@ impl Outbox {
     /// Returns an outbox with the rest of a chunk of which `written` bytes are out.
     pub(super) fn with_rest(chunk: Bytes, written: usize) -> Self {
         let bytes = chunk.len() - written;
+        let chunk = Chunk { bytes: chunk, is_rest: false };
         Self { chunks: VecDeque::from([chunk]), written, bytes }
     }
 
+    /// Appends whole frames, or a head whose rest follows.
     pub(super) fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
+        self.chunks.push_back(Chunk { bytes: chunk, is_rest: false });
+    }
+
+    /// Appends the rest of what the chunk before begins.
+    pub(super) fn push_rest(&mut self, chunk: Bytes) {
+        self.bytes += chunk.len();
+        self.chunks.push_back(Chunk { bytes: chunk, is_rest: true });
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -64,13 +79,13 @@ impl Outbox {
                 }
             };
             let result = if self.chunks.len() == 1 {
-                socket.write(&first[self.written..])
+                socket.write(&first.bytes[self.written..])
             } else {
                 let mut slices = [IoSlice::new(&[]); CHUNKS_PER_WRITE_MAX];
                 let mut skip = self.written;
                 let mut used = 0;
                 for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-                    *slice = IoSlice::new(&chunk[skip..]);
+                    *slice = IoSlice::new(&chunk.bytes[skip..]);
                     skip = 0;
                     used += 1;
                 }
@@ -91,17 +106,27 @@ impl Outbox {
         }
     }
 
-    /// Drops every frame of which nothing is written yet. A frame begun must be finished: its rest stays.
+    /// Drops every frame of which nothing is written yet. A frame begun must be finished: its rest stays, and if it is in two chunks,
+    /// what else is in them.
     pub(super) fn drop_frames_not_begun(&mut self) {
-        self.chunks.truncate(1);
-        if let Some(first) = self.chunks.front_mut() {
-            let end = frame_end(first, self.written);
-            first.truncate(end);
-            self.bytes = first.len() - self.written;
-            if self.bytes == 0 {
-                self.chunks.clear();
-                self.written = 0;
+        let Some(first) = self.chunks.front_mut() else { return };
+        let is_begun = first.is_rest || self.written != 0;
+        if !is_begun {
+            self.chunks.clear();
+        } else if self.chunks.get(1).is_some_and(|second| second.is_rest) {
+            self.chunks.truncate(2);
+        } else {
+            self.chunks.truncate(1);
+            let first = &mut self.chunks[0];
+            if !first.is_rest {
+                first.bytes.truncate(frame_end(&first.bytes, self.written));
             }
+        }
+        self.bytes = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        self.bytes -= self.written;
+        if self.bytes == 0 {
+            self.chunks.clear();
+            self.written = 0;
         }
     }
 
@@ -109,9 +134,9 @@ impl Outbox {
         self.bytes -= count;
         self.written += count;
         while let Some(first) = self.chunks.front()
-            && first.len() <= self.written
+            && first.bytes.len() <= self.written
         {
-            self.written -= first.len();
+            self.written -= first.bytes.len();
             self.chunks.pop_front();
         }
     }
@@ -210,6 +235,32 @@ mod tests {
                 expected.extend_from_slice(&frame);
             }
             prop_assert_eq!(socket.taken, expected);
+        }
+
+        #[test]
+        fn dropping_keeps_a_message_in_two_chunks_whole(
+            payloads in proptest::collection::vec(0_usize..400, 1..12), head in 0_usize..4, written in 0_usize..2_000,
+        ) {
+            let mut outbox = Outbox::default();
+            let mut kept = Vec::new();
+            for length in payloads {
+                let frame = encode(Opcode::Binary, &vec![0x81; length], None);
+                let head = frame.len().min(2 + head);
+                outbox.push(frame.slice(..head));
+                if head < frame.len() {
+                    outbox.push_rest(frame.slice(head..));
+                }
+                if kept.len() < written {
+                    kept.extend_from_slice(&frame);
+                }
+            }
+            let mut socket = Narrow { taken: Vec::new(), room: written, step: usize::MAX };
+            outbox.flush(&mut socket, &mut 0).unwrap();
+            outbox.drop_frames_not_begun();
+            prop_assert_eq!(outbox.bytes(), kept.len() - socket.taken.len());
+            socket.room = usize::MAX;
+            outbox.flush(&mut socket, &mut 0).unwrap();
+            prop_assert_eq!(socket.taken, kept);
         }
     }
 }

@@ -174,11 +174,14 @@ impl Shard {
                 self.client_event(slot, event);
             }
             match result {
-                Ok(_) if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 => {
-                    self.fail(slot, CloseCode::POLICY, "too many unfinished messages".into());
-                    break;
+                Ok(used) => {
+                    input = &mut input[used..];
+                    if self.limits.incomplete_bytes_max < self.incomplete_bytes && after != 0 {
+                        let largest = self.largest_incomplete(slot);
+                        let reason = "too many unfinished messages";
+                        self.fail(largest, CloseCode::POLICY, reason.into());
+                    }
                 }
-                Ok(used) => input = &mut input[used..],
                 Err(error) => {
                     self.count.protocol_errors += 1;
                     tracing::debug!(%error, "a client broke the protocol");
@@ -188,6 +191,15 @@ impl Shard {
             }
         }
         self.events = events;
+    }
+
+    /// Returns which connection keeps most of a message that is not whole: `slot` itself, or one whose client is late.
+    fn largest_incomplete(&self, slot: Slot) -> Slot {
+        let held = |slot: &Slot| {
+            let socket = self.sockets.get(slot.0 as usize).and_then(Option::as_ref);
+            socket.map_or(0, |socket| socket.connection.held_bytes())
+        };
+        self.incomplete.keys().copied().chain([slot]).max_by_key(held).unwrap_or(slot)
     }
 
     pub(super) fn client_event(&mut self, slot: Slot, event: Event) {

@@ -20,6 +20,9 @@ const _: () = assert!(CIPHERTEXT_BYTES_MAX + RECORD_BYTES_MAX <= READ_BYTES_MAX)
 /// Bytes that wait inside rustls for the socket to take them; what is more stays in the outbox, not encrypted and shared.
 pub(super) const UNSENT_BYTES_MAX: usize = 64 * 1024;
 
+/// What rustls keeps to read into between records. Where fewer bytes came, it has not taken more.
+const IDLE_BUFFER_BYTES: usize = 4_096;
+
 /// A stream of bytes that never waits.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -136,6 +139,15 @@ pub(super) struct TlsStream {
     is_over: bool,
 }
 
+/// A socket from which nothing comes for now.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
 impl TlsStream {
     pub(super) fn new(socket: TcpStream, mut session: ServerConnection) -> Self {
         session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
@@ -171,6 +183,10 @@ impl TlsStream {
                 }
             }
             bytes += self.decrypted(&mut into[bytes..])?;
+        }
+        if IDLE_BUFFER_BYTES < count && !self.is_over {
+            // rustls gives the room of large records back when it is about to read; the client may say nothing for long.
+            let _ = self.session.read_tls(&mut Nothing);
         }
         Ok(Taken { bytes, is_full: count == end || self.is_over, is_end: false })
     }

@@ -18,6 +18,11 @@ const FLOOD_FACTOR: usize = 8;
 impl Shard {
     /// Puts frames in line for a connection. Nothing follows a close frame.
     pub(super) fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
+        self.queue_parts(slot, [frames, Bytes::new()], messages);
+    }
+
+    /// Puts frames that are in two parts in line; the second may be empty.
+    fn queue_parts(&mut self, slot: Slot, [head, tail]: [Bytes; 2], messages: u64) {
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
         if socket.phase != Phase::Open {
             return;
@@ -27,22 +32,23 @@ impl Shard {
             socket.flooded = true;
         } else {
             self.count.deliveries += messages;
-            self.count.queue_bytes += frames.len() as u64;
-            outbox.push(frames);
+            self.count.queue_bytes += (head.len() + tail.len()) as u64;
+            outbox.push(head);
+            if !tail.is_empty() {
+                outbox.push_rest(tail);
+            }
         }
         mark_dirty(socket, slot, &mut self.dirty);
     }
 
     /// Puts what a reliable connection has not been sent yet in line.
     pub(super) fn queue_unsent(&mut self, slot: Slot) {
-        const CHUNKS_PER_MESSAGE: u64 = 2;
-        let mut chunks = std::mem::take(&mut self.spare_chunks);
-        self.hub.take_unsent(slot, &mut self.deflater, &mut chunks);
-        self.count.deliveries += (chunks.len() as u64).div_ceil(CHUNKS_PER_MESSAGE);
-        for chunk in chunks.drain(..) {
-            self.queue(slot, chunk, 0);
+        let mut messages = std::mem::take(&mut self.spare_messages);
+        self.hub.take_unsent(slot, &mut self.deflater, &mut messages);
+        for message in messages.drain(..) {
+            self.queue_parts(slot, message, 1);
         }
-        self.spare_chunks = chunks;
+        self.spare_messages = messages;
     }
 
     /// Puts the open runs in line for their members.

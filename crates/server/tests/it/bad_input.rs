@@ -75,6 +75,30 @@ async fn messages_that_never_end_and_clients_that_fall_silent_are_closed() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_upstream_is_not_late_with_its_message() {
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let node = start(Some(silent.local_addr().unwrap()), |config| {
+        config.templates.templates[0].event_pattern = Some("message".to_owned());
+        config.limits.incomplete_time_max = std::time::Duration::from_millis(100);
+        config.shards = 1;
+    })
+    .await;
+    let mut patient = rude(&node).await;
+    let message = encode(Opcode::Text, b"x", Some([0; 4]));
+    // More than may wait for an upstream, and the begin of one more, in one piece.
+    let mut begun = message.repeat(80);
+    begun.extend_from_slice(&message[..3]);
+    patient.write_all(&begun).await.unwrap();
+    let mut late = rude(&node).await;
+    late.write_all(&message[..3]).await.unwrap();
+    assert_eq!(close_code(late).await, Some(1008));
+    patient.write_all(&message[3..]).await.unwrap();
+    patient.write_all(&encode(Opcode::Ping, b"", Some([0; 4]))).await.unwrap();
+    assert_eq!(patient.read_u8().await.unwrap(), 0x8A, "a pong, not a close");
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_closed_and_the_others_are_served() {
     let node = start(None, |config| {
         config.limits.outbox_bytes_max = 1024 * 1024;
@@ -245,6 +269,30 @@ async fn memory_for_unfinished_messages_comes_back_when_its_client_is_closed() {
     modest.write_all(&encode(Opcode::Ping, b"", Some([0; 4]))).await.unwrap();
     assert_eq!(modest.read_u8().await.unwrap(), 0x8A, "nor after it");
     drop(greedy);
+}
+
+#[tokio::test]
+async fn whoever_holds_most_of_unfinished_messages_makes_room() {
+    let node = start(None, |config| {
+        config.limits.incomplete_bytes_max = 1_500;
+        config.shards = 1;
+    })
+    .await;
+    let begin = |length: usize| {
+        let mut bytes = Vec::new();
+        let (opcode, mask, payload_bytes) = (Opcode::Text, Some([0; 4]), length as u64);
+        Header { fin: false, compressed: false, opcode, mask, payload_bytes }.put(&mut bytes);
+        bytes.extend_from_slice(&vec![b'x'; length]);
+        bytes.extend_from_slice(&encode(Opcode::Ping, b"", mask));
+        bytes
+    };
+    let mut greedy = rude(&node).await;
+    greedy.write_all(&begin(1_000)).await.unwrap();
+    assert_eq!(greedy.read_u16().await.unwrap(), 0x8A00, "a pong: there is room");
+    let mut modest = rude(&node).await;
+    modest.write_all(&begin(700)).await.unwrap();
+    assert_eq!(modest.read_u16().await.unwrap(), 0x8A00, "a pong, not a close");
+    assert_eq!(close_code(greedy).await, Some(1008));
 }
 
 #[tokio::test]

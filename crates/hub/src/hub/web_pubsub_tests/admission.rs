@@ -190,7 +190,7 @@ fn messages_are_compressed_where_hub_and_client_want_it() {
             if offers == RELIABLE {
                 let mut frames = Vec::new();
                 bench.hub.take_unsent(slot, &mut Deflater::default(), &mut frames);
-                assert_eq!(frames[0][0] & 0x40 != 0, expected.is_some());
+                assert_eq!(frames[0][0][0] & 0x40 != 0, expected.is_some());
                 bench.input(Input::Released { slot });
                 bench.input(recovery::recovering(id, &recovery::token(&ticket)));
                 assert!(matches!(bench.effects[0], Effect::Readmit { deflate: None, .. }));
