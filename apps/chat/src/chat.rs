@@ -142,15 +142,11 @@ impl Chat {
             try_join(self.greeted(user, greeting), self.store.people_with(user)).await?;
         self.announce_presence(user);
         let conversations = async {
-            let conversations = self.conversations_of(user, &record, public).await?;
+            let conversations = self.conversations_of(user, &record, &public).await?;
             self.assert_memberships(caller, &record, conversations).await
         };
         let (conversations, users) = join(conversations, self.users_online(user, people)).await;
-        let conversations = conversations?
-            .iter()
-            .map(|conversation| view(conversation, user, mark(&record, conversation)))
-            .collect();
-        Ok(Answer::Hello { user: user.to_string(), conversations, users })
+        Ok(Answer::Hello { user: user.to_string(), conversations: conversations?, users })
     }
 
     /// Returns the user's record, made if this is the first time.
@@ -166,45 +162,43 @@ impl Chat {
         &self,
         user: &UserName,
         record: &UserRecord,
-        public: Conversation,
-    ) -> Result<Vec<Conversation>, Refusal> {
+        public: &Conversation,
+    ) -> Result<Vec<wire::Conversation>, Refusal> {
         let mut conversations = self.listed_conversations(user, record).await?;
-        conversations.insert(0, public);
+        conversations.insert(0, view(public, user, mark(record, public)));
         Ok(conversations)
     }
 
     /// Returns what a user belongs to or is invited to, but for the public room. A conversation that cannot be understood is left out
-    /// and logged.
+    /// and logged. The messages of one are held only while it is read.
     async fn listed_conversations(
         &self,
         user: &UserName,
         record: &UserRecord,
-    ) -> Result<Vec<Conversation>, Refusal> {
+    ) -> Result<Vec<wire::Conversation>, Refusal> {
         let ids: Vec<ConversationId> = record
             .conversations
             .keys()
             .filter_map(|id| ConversationId::parse(id))
             .filter(|id| *id != ConversationId::Public)
             .collect();
-        let found: Vec<Option<Conversation>> = stream::iter(ids)
+        stream::iter(ids)
             .map(|id| async move {
                 match self.store.conversation(&id).await {
                     Err(error) if error.is_about_content() => {
                         tracing::error!(error = %Chain(&error), "a conversation cannot be used");
                         Ok(None)
                     }
-                    found => found,
+                    found => Ok(found?
+                        .filter(|found| found.has_member(user) || found.has_invited(user))
+                        .map(|found| view(&found, user, mark(record, &found)))),
                 }
             })
             .buffered(READS_AT_ONCE_MAX)
+            .try_filter_map(async |listed| Ok(listed))
             .try_collect()
             .await
-            .map_err(unreadable)?;
-        let theirs = found
-            .into_iter()
-            .flatten()
-            .filter(|conversation| conversation.has_member(user) || conversation.has_invited(user));
-        Ok(theirs.collect())
+            .map_err(unreadable)
     }
 
     async fn open(

@@ -15,20 +15,20 @@ use super::{Caller, Chat, READS_AT_ONCE_MAX, unreadable};
 use crate::deliveries::patiently;
 use crate::name::{ConversationId, UserName};
 use crate::refusal::Refusal;
-use crate::store::{Conversation, UserRecord};
+use crate::store::UserRecord;
+use crate::wire;
 
 /// The groups of one user, by their conversations' ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memberships(BTreeSet<String>);
 
 impl Memberships {
-    fn of(user: &UserName, conversations: &[Conversation]) -> Self {
+    fn of(conversations: &[wire::Conversation]) -> Self {
         let groups = conversations
             .iter()
-            .filter(|conversation| conversation.has_member(user))
-            .map(|conversation| &conversation.id)
-            .filter(|id| matches!(ConversationId::parse(id), Some(ConversationId::Group(_))));
-        Self(groups.cloned().collect())
+            .filter(|conversation| conversation.kind == "group" && conversation.state == "member")
+            .map(|conversation| conversation.id.clone());
+        Self(groups.collect())
     }
 
     /// Returns the names of the groups, in order.
@@ -60,7 +60,7 @@ impl Chat {
         let Some(record) = self.store.user(user).await.map_err(unreadable)? else {
             return Ok(Memberships::default());
         };
-        Ok(Memberships::of(user, &self.listed_conversations(user, &record).await?))
+        Ok(Memberships::of(&self.listed_conversations(user, &record).await?))
     }
 
     /// Makes sure that Hookwire delivers the user's groups to the connection that says hello: a service that lost its storage, or a
@@ -70,10 +70,10 @@ impl Chat {
         &self,
         caller: &Caller,
         record: &UserRecord,
-        conversations: Vec<Conversation>,
-    ) -> Result<Vec<Conversation>, Refusal> {
+        conversations: Vec<wire::Conversation>,
+    ) -> Result<Vec<wire::Conversation>, Refusal> {
         let Caller { user, connection, mark } = caller;
-        let theirs = Memberships::of(user, &conversations);
+        let theirs = Memberships::of(&conversations);
         if self.hub.keeps_users_in_groups() {
             each(&theirs, |group| self.hub.add_to_group(group, user.as_str())).await?;
             return Ok(conversations);
@@ -81,13 +81,14 @@ impl Chat {
         if *mark == Some(theirs.mark()) {
             return Ok(conversations);
         }
+        drop(conversations); // They are read again.
         patiently(|| self.hub.remove_connection_from_all_groups(connection))
             .await
             .map_err(unreachable)?;
         each(&theirs, |group| self.hub.add_connection_to_group(group, connection)).await?;
         let public = self.known_conversation(&ConversationId::Public).await?;
-        let conversations = self.conversations_of(user, record, public).await?;
-        let left = Memberships(&theirs.0 - &Memberships::of(user, &conversations).0);
+        let conversations = self.conversations_of(user, record, &public).await?;
+        let left = Memberships(&theirs.0 - &Memberships::of(&conversations).0);
         each(&left, |group| self.hub.remove_connection_from_group(group, connection)).await?;
         Ok(conversations)
     }
@@ -135,7 +136,66 @@ const MARK_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use hookwire_client::{ConnectionString, Service};
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+    use serde_json::json;
+
     use super::*;
+    use crate::attachments::{Attachments, Tickets};
+    use crate::dialect::Hub;
+    use crate::store::{self, Random};
+
+    /// Returns the most memory that this process ever used, in bytes.
+    #[cfg(target_os = "linux")]
+    fn memory_peak() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn conversations_are_listed_without_holding_what_was_said_in_them() {
+        const CONVERSATIONS: u128 = 50;
+        const TEXT_BYTES: usize = 1 << 20;
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let put = async |kind: &str, name: &str, document: serde_json::Value| {
+            let folder = Path::from(kind).join(store::conversation_digest(name));
+            let path = folder.join("versions").join(format!("{:020}.json", 1));
+            let stored = json!({ "format": 1, "marks": [1], "document": document });
+            objects.put(&path, PutPayload::from(stored.to_string())).await.unwrap();
+        };
+        let ids: Vec<String> =
+            (0..CONVERSATIONS).map(|n| ConversationId::Group(n).to_string()).collect();
+        for id in &ids {
+            let text = "x".repeat(TEXT_BYTES);
+            let message = json!({ "user": "ann", "key": "k", "text": text, "time": "" });
+            let document = json!({
+                "id": id, "title": "", "members": ["ann"], "invited": [], "sealed": 0, "tail": [message],
+            });
+            put("conversations", id, document).await;
+        }
+        let entries: serde_json::Map<_, _> = ids.iter().map(|id| (id.clone(), json!(0))).collect();
+        put("users", "ann", json!({ "name": "ann", "conversations": entries })).await;
+
+        let line =
+            "Endpoint=http://127.0.0.1;Port=1;AccessKey=ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789;";
+        let key = ConnectionString::parse(line).unwrap().access_key().clone();
+        let hub = Hub::Preview(Service::new(line, "chat").unwrap());
+        let attachments = Attachments::new(Tickets::new(&key), 1);
+        let chat = Chat::new(objects, hub, attachments, &Random::new(|| 4));
+        let before = memory_peak();
+        let ann = UserName::parse("ann").unwrap();
+        let memberships = chat.memberships(&ann).await.unwrap();
+        assert_eq!(memberships.groups().collect::<Vec<_>>(), ids);
+        let grown = memory_peak() - before;
+        let most = (READS_AT_ONCE_MAX + 4) * TEXT_BYTES;
+        assert!(grown < most, "{grown} bytes more");
+    }
 
     #[test]
     fn a_mark_tells_groups_apart() {
