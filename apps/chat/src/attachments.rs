@@ -71,7 +71,7 @@ impl Attachments {
         Ok(format!("{PATH}?ticket={ticket}"))
     }
 
-    /// Returns what the receipts in a message stand for.
+    /// Returns what the receipts in a message stand for, each file once.
     ///
     /// # Errors
     /// [`Refusal`] when one is not of this user for this conversation, or there are too many.
@@ -90,9 +90,16 @@ impl Attachments {
             let theirs = receipt.user == user.as_str() && receipt.conversation == conversation;
             theirs.then_some(receipt.attachment)
         });
-        redeemed
-            .collect::<Option<_>>()
-            .ok_or_else(|| Refusal::new(Code::Invalid, "An attachment must be uploaded again."))
+        let mut attachments: Vec<Attachment> = Vec::with_capacity(receipts.len());
+        for attachment in redeemed {
+            let attachment = attachment.ok_or_else(|| {
+                Refusal::new(Code::Invalid, "An attachment must be uploaded again.")
+            })?;
+            if attachments.iter().all(|known| known.id != attachment.id) {
+                attachments.push(attachment);
+            }
+        }
+        Ok(attachments)
     }
 
     /// Returns a message as its readers see it.

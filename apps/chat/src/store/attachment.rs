@@ -76,17 +76,17 @@ pub(super) async fn keep(
     id: &str,
 ) -> Result<(), StoreError> {
     let (from, to) = (upload_path(id), path(folder, id));
-    let copied = in_time(&to, objects.copy(&from, &to)).await?;
-    match copied {
+    match in_time(&to, objects.head(&to)).await? {
+        // Sent again: it is there since the first time. A second copy would leave a file of another name in a local folder.
+        Ok(_) => return Ok(()),
+        Err(object_store::Error::NotFound { .. }) => {}
+        Err(source) => return Err(StoreError::unreachable(&to, source)),
+    }
+    match in_time(&to, objects.copy(&from, &to)).await? {
         Ok(()) => Ok(()),
-        // Sent again, long after: it is there since the first time.
-        Err(object_store::Error::NotFound { .. }) => match in_time(&to, objects.head(&to)).await? {
-            Ok(_) => Ok(()),
-            Err(object_store::Error::NotFound { .. }) => {
-                Err(StoreError::Missing { path: from.to_string() })
-            }
-            Err(source) => Err(StoreError::unreachable(&to, source)),
-        },
+        Err(object_store::Error::NotFound { .. }) => {
+            Err(StoreError::Missing { path: from.to_string() })
+        }
         Err(source) => Err(StoreError::unreachable(&to, source)),
     }
 }

@@ -136,7 +136,8 @@ async fn only_members_bring_files_and_only_their_own_are_sent() -> Result<()> {
     refused(&attempt("ann", direct, &[receipt; 11]).await?, "too_large");
     refused(&attempt("ann", direct, &[&json!(7)]).await?, "invalid");
     refused(&room.ask("ann", with(direct, "k", " ", &[])).await?, "invalid");
-    let sent = good(attempt("ann", direct, &[receipt]).await?);
+    let sent = good(attempt("ann", direct, &[receipt, receipt]).await?);
+    assert_eq!(sent["message"]["attachments"].as_array().map(Vec::len), Some(1));
     refused(&attempt("carl", direct, &[]).await?, "forbidden");
 
     // A link is no receipt and no upload, a receipt no link.

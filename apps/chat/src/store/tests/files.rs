@@ -61,3 +61,19 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
     let uploads = folder.path().join("uploads");
     assert_eq!(std::fs::read_dir(uploads).map_or(0, Iterator::count), 0);
 }
+
+#[tokio::test]
+async fn a_file_that_is_kept_again_lies_in_the_folder_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = crate::storage::Storage::folder(folder.path()).open().await.unwrap();
+    let (store, _) = store_on(&objects, 1);
+    let sent = [bring(&store, b"sent").await];
+    for _ in 0..3 {
+        store.keep_attachments(&ConversationId::Public, &sent).await.unwrap();
+    }
+    let kept = Path::from("conversations").join(conversation_digest("public"));
+    let kept = folder.path().join(kept.join("attachments").as_ref());
+    let names = std::fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), [&*sent[0].id]);
+    assert_eq!(content(&store, &sent[0]).await.unwrap(), "sent");
+}
