@@ -231,7 +231,7 @@ impl Chat {
         if let ConversationId::Direct(..) = id {
             self.enter_direct(user, id).await?;
         }
-        self.keep(id, &message.attachments).await?;
+        self.keep(user, id, &message.attachments).await?;
         let change = ConversationChange::Append(message);
         let (seq, message) = match self.store.change_conversation(id, change).await? {
             Stored::Stands(seq, message) => (seq, message),

@@ -35,12 +35,18 @@ impl Chat {
         Ok(Answer::Upload { upload: self.attachments.invite(user, id, name, size, now)? })
     }
 
-    /// Makes sure that attachments outlast the message that is about to be written.
+    /// Makes sure that attachments outlast the message that a member is about to write. Those of others are not kept: no message
+    /// would ever name them.
     pub(super) async fn keep(
         &self,
+        user: &UserName,
         id: &ConversationId,
         attachments: &[Attachment],
     ) -> Result<(), Refusal> {
+        if attachments.is_empty() {
+            return Ok(());
+        }
+        self.conversation_of(user, id).await?;
         self.store.keep_attachments(id, attachments).await.map_err(|error| {
             if let StoreError::Missing { .. } = error {
                 return Refusal::new(Code::Invalid, "An attachment must be uploaded again.");

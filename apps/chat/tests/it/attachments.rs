@@ -170,6 +170,28 @@ async fn only_members_bring_files_and_only_their_own_are_sent() -> Result<()> {
 }
 
 #[tokio::test]
+async fn nothing_is_kept_of_who_left() -> Result<()> {
+    let room = Room::open().await?;
+    for user in ["ann", "bob"] {
+        room.hello(user).await?;
+    }
+    let frame = json!({ "re": 1, "op": "create", "title": "Tea", "members": ["bob"] });
+    let created = good(room.ask("ann", frame).await?);
+    let id = created["conversation"]["id"].as_str().unwrap();
+    let on = |op: &str| json!({ "re": 1, "op": op, "conversation": id });
+    good(room.ask("bob", on("join")).await?);
+    let file = brought(&room, "bob", id, "a.gif", GIF).await?;
+    good(room.ask("bob", on("leave")).await?);
+    refused(&room.ask("bob", with(id, "k", "", &[&file["receipt"]])).await?, "forbidden");
+    for conversation in fs::read_dir(room.folder().join("chat/conversations"))? {
+        let kept = conversation?.path().join("attachments");
+        assert!(!kept.exists(), "{}", kept.display());
+    }
+    room.close().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_file_is_as_large_as_announced() -> Result<()> {
     let room = Room::with(|config| config.attachment_bytes_max = 6 << 20).await?;
     room.hello("ann").await?;
