@@ -138,6 +138,11 @@ impl Attachments {
     }
 }
 
+/// Returns how long the transfer of so many bytes may take.
+fn transfer_time_max(bytes: u64) -> Duration {
+    TRANSFER_TIME_MIN.max(Duration::from_secs(bytes / TRANSFER_RATE_MIN))
+}
+
 fn check_name(name: &str) -> Result<(), Refusal> {
     if NAME_CHARACTERS_MAX < name.chars().count() {
         let text = format!("The name of a file has at most {NAME_CHARACTERS_MAX} characters.");
@@ -198,6 +203,12 @@ pub(crate) const UPLOADS_MAX: usize = 8;
 
 /// Downloads at a time. One more is told to try again.
 pub(crate) const DOWNLOADS_MAX: usize = 64;
+
+/// Slowest transfer of a file, in bytes per second, up or down: one that takes longer altogether gives its place to others.
+const TRANSFER_RATE_MIN: u64 = 32 << 10;
+
+/// So long may the transfer of a file take, however small it is.
+const TRANSFER_TIME_MIN: Duration = Duration::from_mins(1);
 
 /// Longest wait for downloads at shutdown.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,11 +1,13 @@
 //! Giving an attachment to whoever holds a link, so that a browser takes it for nothing but a picture or a file.
 
+use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -16,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::ticket::Link;
-use super::{ANYTHING, Attachments};
+use super::{ANYTHING, Attachments, transfer_time_max};
 use crate::functions::refused;
 use crate::refusal::{Code, Refusal, log};
 use crate::store::Store;
@@ -49,17 +51,7 @@ impl Attachments {
         let (chunks, body) = mpsc::channel(CHUNKS_AHEAD_MAX);
         self.tasks.spawn(async move {
             let _place = place;
-            let mut content = found.into_stream();
-            while let Some(chunk) = content.next().await {
-                if let Err(error) = &chunk {
-                    tracing::warn!(%error, "an attachment could not be read to its end");
-                }
-                let last = chunk.is_err();
-                if !matches!(timeout(READER_TIME_MAX, chunks.send(chunk)).await, Ok(Ok(()))) || last
-                {
-                    return;
-                }
-            }
+            copy(found.into_stream(), bytes, &chunks).await;
         });
         let body = stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
         let mut response = Response::new(Body::from_stream(body));
@@ -81,6 +73,29 @@ impl Attachments {
     }
 }
 
+/// Hands chunks of a file of so many bytes to a reader until all are taken, or one cannot be read, or the reader is too slow.
+async fn copy<T, E: Display>(
+    content: impl Stream<Item = Result<T, E>>,
+    bytes: u64,
+    chunks: &mpsc::Sender<Result<T, E>>,
+) {
+    let copying = async {
+        let mut content = pin!(content);
+        while let Some(chunk) = content.next().await {
+            if let Err(error) = &chunk {
+                tracing::warn!(%error, "an attachment could not be read to its end");
+            }
+            let last = chunk.is_err();
+            if !matches!(timeout(READER_TIME_MAX, chunks.send(chunk)).await, Ok(Ok(()))) || last {
+                return;
+            }
+        }
+    };
+    if timeout(transfer_time_max(bytes), copying).await.is_err() {
+        tracing::debug!("an attachment was taken too slowly");
+    }
+}
+
 /// Media types that a browser may show. What it gets is one of these, or a file to save.
 const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
@@ -99,3 +114,34 @@ const CHUNKS_AHEAD_MAX: usize = 2;
 
 /// How long a reader may take nothing.
 const READER_TIME_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::time::{Instant, interval};
+
+    use super::super::TRANSFER_TIME_MIN;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_file_drop_by_drop_loses_the_place() {
+        let content = stream::repeat_with(|| Ok::<_, Infallible>("x"));
+        let (chunks, mut body) = mpsc::channel(CHUNKS_AHEAD_MAX);
+        let begun = Instant::now();
+        let giving = async move {
+            copy(content, 1_000, &chunks).await;
+            begun.elapsed()
+        };
+        let taking = async {
+            let mut pause = interval(READER_TIME_MAX / 2); // Moves the clock: it is paused.
+            while begun.elapsed() < 4 * TRANSFER_TIME_MIN {
+                pause.tick().await;
+                body.recv().await;
+            }
+            drop(body);
+        };
+        let (elapsed, ()) = tokio::join!(giving, taking);
+        assert!((TRANSFER_TIME_MIN..2 * TRANSFER_TIME_MIN).contains(&elapsed), "{elapsed:?}");
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ticket::{Receipt, Upload};
-use super::{Attachments, KIND_BYTES, kind_of};
+use super::{Attachments, KIND_BYTES, kind_of, transfer_time_max};
 use crate::functions::{json_answer, refused};
 use crate::refusal::{Code, Refusal, log};
 use crate::store::{Attachment, Store, StoreError};
@@ -89,7 +89,7 @@ enum Fault {
 
 async fn bring(store: &Store, upload: &Upload, body: Body) -> Result<Attachment, Fault> {
     let mut writing = store.begin_upload();
-    let end = Instant::now() + UPLOAD_TIME_MAX;
+    let end = Instant::now() + transfer_time_max(upload.bytes);
     let (mut bytes, mut start) = (0, Vec::with_capacity(KIND_BYTES));
     let mut content = body.into_data_stream();
     let copied = async {
@@ -147,10 +147,7 @@ fn not_taken(fault: Fault) -> Response {
     }
 }
 
-/// Longest time of one upload.
-const UPLOAD_TIME_MAX: Duration = Duration::from_mins(10);
-
-/// Longest wait for the next bytes of one.
+/// Longest wait for the next bytes of an upload.
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// From one look for uploads that nobody sent to the next.
@@ -158,3 +155,37 @@ const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Uploads are kept for so long, well over the life of a receipt.
 const UPLOAD_KEPT_MIN: Duration = Duration::from_hours(48);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use object_store::memory::InMemory;
+
+    use super::super::TRANSFER_TIME_MIN;
+    use super::*;
+    use crate::store::{Random, Retention};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_brings_a_file_drop_by_drop_loses_the_place() {
+        let (objects, random) = (Arc::new(InMemory::new()), Random::new(|| 4));
+        let store = Store::new(objects, Retention::default(), &random, Box::new(|_, _| {}));
+        let upload = Upload {
+            user: "ann".into(),
+            conversation: "public".into(),
+            name: "a".into(),
+            bytes: 1_000,
+        };
+        let pause = tokio::time::interval(CHUNK_TIME_MAX / 2); // Moves the clock: it is paused.
+        let drops = stream::unfold(pause, async |mut pause| {
+            pause.tick().await;
+            Some((Ok::<_, Infallible>("x"), pause))
+        });
+        let begun = Instant::now();
+        let brought = bring(&store, &upload, Body::from_stream(drops)).await;
+        assert!(matches!(brought, Err(Fault::Late)), "{brought:?}");
+        let elapsed = begun.elapsed();
+        assert!((TRANSFER_TIME_MIN..2 * TRANSFER_TIME_MIN).contains(&elapsed), "{elapsed:?}");
+    }
+}
