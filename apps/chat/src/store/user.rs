@@ -68,10 +68,14 @@ impl Document for UserRecord {
             Change::Greet { .. } => false,
             Change::Enter(conversation) if record.conversations.contains_key(conversation) => false,
             Change::Enter(conversation) => {
-                if record.conversations.len() == USER_CONVERSATIONS_MAX {
-                    let text = format!(
-                        "“{name}” is in {USER_CONVERSATIONS_MAX} conversations, which is the most."
-                    );
+                let direct = is_direct(conversation);
+                let (max, what) = if direct {
+                    (USER_DIRECT_MAX, "direct conversations")
+                } else {
+                    (USER_GROUPS_MAX, "groups")
+                };
+                if max <= record.conversations.keys().filter(|id| is_direct(id) == direct).count() {
+                    let text = format!("“{name}” is in {max} {what}, which is the most.");
                     return Err(Refusal::new(Code::Conflict, text));
                 }
                 record.conversations.insert(conversation.clone(), 0).is_none()
@@ -89,8 +93,16 @@ impl Document for UserRecord {
     }
 }
 
-/// Most conversations of a user, the public room included. One more is refused.
-pub(crate) const USER_CONVERSATIONS_MAX: usize = 200;
+fn is_direct(conversation: &str) -> bool {
+    conversation.starts_with("direct~")
+}
+
+/// Most groups of a user, the public room included. One more is refused.
+pub(crate) const USER_GROUPS_MAX: usize = 200;
+
+/// Most direct conversations of a user. One more is refused. They are counted apart, because anybody may begin one and nobody can
+/// leave it: strangers must not keep a user out of groups.
+pub(crate) const USER_DIRECT_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -127,7 +139,7 @@ mod tests {
     fn conversations_are_entered_once_forgotten_and_counted() {
         let mut record = None;
         apply(&mut record, &Change::Greet { public_seq: 0 }).unwrap();
-        for n in 1..USER_CONVERSATIONS_MAX {
+        for n in 1..USER_GROUPS_MAX {
             assert_eq!(apply(&mut record, &Change::Enter(n.to_string())), Ok(true));
         }
         assert_eq!(apply(&mut record, &Change::Enter("1".into())), Ok(false));
@@ -135,5 +147,20 @@ mod tests {
         assert_eq!(apply(&mut record, &Change::Forget("1".into())), Ok(true));
         assert_eq!(apply(&mut record, &Change::Forget("1".into())), Ok(false));
         assert_eq!(apply(&mut record, &Change::Enter("more".into())), Ok(true));
+    }
+
+    #[test]
+    fn strangers_who_write_keep_nobody_out_of_groups() {
+        let mut record = None;
+        apply(&mut record, &Change::Greet { public_seq: 0 }).unwrap();
+        let direct = |n: usize| Change::Enter(format!("direct~ann~{n}"));
+        for n in 0..USER_DIRECT_MAX {
+            assert_eq!(apply(&mut record, &direct(n)), Ok(true));
+        }
+        assert_eq!(apply(&mut record, &direct(USER_DIRECT_MAX)), Err(Code::Conflict));
+        for n in 1..USER_GROUPS_MAX {
+            assert_eq!(apply(&mut record, &Change::Enter(format!("group~{n}"))), Ok(true));
+        }
+        assert_eq!(apply(&mut record, &Change::Enter("group~0".into())), Err(Code::Conflict));
     }
 }
