@@ -65,6 +65,8 @@ pub(crate) struct Rules {
     pub(crate) identity_providers: IdentityProviders,
     pub(crate) limits: Limits,
     pub(crate) metrics_public: bool,
+    /// Cancelled when other keys or providers hold: what was opened by these and has rights yet shall come again.
+    pub(crate) revoked: CancellationToken,
 }
 
 /// Where a request comes from.

@@ -155,6 +155,7 @@ impl Node {
                 identity_providers: IdentityProviders::new(&config.oidc),
                 limits: config.limits,
                 metrics_public: config.metrics_public,
+                revoked: CancellationToken::new(),
             }),
             stats,
             layers: Mutex::new(layers),

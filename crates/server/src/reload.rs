@@ -11,6 +11,7 @@ use hookwire_proto::signature::AccessKey;
 use hookwire_proto::template::TemplateError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigFaults};
 use crate::file_watch::FileWatch;
@@ -181,13 +182,19 @@ impl Reloader {
         }
         layers.set_configured(configured);
         // Old tokens first: a key that was taken out opens no door that the rest of this may close.
-        let providers = self.edge.rules().identity_providers.reconfigured(&config.oidc);
+        let before = self.edge.rules();
+        let opens_the_same = keys(&before.keys) == keys(&config.access_keys)
+            && before.identity_providers.are(&config.oidc);
         self.edge.rules.set(Rules {
             keys: config.access_keys.clone(),
-            identity_providers: providers,
+            identity_providers: before.identity_providers.reconfigured(&config.oidc),
             limits: config.limits,
             metrics_public: config.metrics_public,
+            revoked: if opens_the_same { before.revoked.clone() } else { CancellationToken::new() },
         });
+        if !opens_the_same {
+            before.revoked.cancel();
+        }
         self.upstream.set(config.upstream, config.access_keys.clone());
         self.edge.shards.apply_limits(limits(config)).await?;
         self.edge.apply(&layers).await?;
@@ -251,13 +258,14 @@ fn keep_fixed(running: &Config, new: &mut Config) -> Vec<&'static str> {
     kept
 }
 
+fn keys(keys: &[AccessKey]) -> Vec<&str> {
+    keys.iter().map(AccessKey::reveal).collect()
+}
+
 /// Returns the parts of the configuration that differ and can change at run time.
 fn changes(running: &Config, new: &Config) -> Vec<&'static str> {
-    let keys = |config: &Config| -> Vec<String> {
-        config.access_keys.iter().map(AccessKey::reveal).map(str::to_owned).collect()
-    };
     let parts = [
-        ("access_keys", keys(running) != keys(new)),
+        ("access_keys", keys(&running.access_keys) != keys(&new.access_keys)),
         ("limits", running.limits != new.limits),
         ("upstream", running.upstream != new.upstream),
         ("upstream.template", running.templates != new.templates),

@@ -144,6 +144,11 @@ impl IdentityProviders {
         Self(configured.iter().map(provider).collect())
     }
 
+    /// Whether they are those of this configuration.
+    pub(crate) fn are(&self, configured: &[OidcConfig]) -> bool {
+        self.0.iter().map(|provider| &provider.config).eq(configured)
+    }
+
     /// Whether there are none.
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()

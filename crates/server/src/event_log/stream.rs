@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::entry::line;
 use super::{Record, Selection};
@@ -85,17 +84,14 @@ impl Live {
         Self { _seat: seat, selection, backlog, news }
     }
 
-    /// Returns the body of the answer, which ends at `stop` or after [`TIME_MAX`].
-    pub(crate) fn into_body(self, stop: CancellationToken) -> LiveBody {
+    /// Returns the body of the answer, which ends when `stop` is ready or after [`TIME_MAX`].
+    pub(crate) fn into_body(self, stop: impl Future<Output = ()> + Send + 'static) -> LiveBody {
         let end = Instant::now() + TIME_MAX;
-        let pieces = unfold((self, stop), move |(mut live, stop)| async move {
-            let piece = tokio::select! {
-                piece = live.piece(end) => piece?,
-                () = stop.cancelled() => return None,
-            };
-            Some((Ok(Frame::data(Bytes::from(piece))), (live, stop)))
+        let pieces = unfold(self, move |mut live| async move {
+            let piece = live.piece(end).await?;
+            Some((Ok(Frame::data(Bytes::from(piece))), live))
         });
-        StreamBody::new(Box::pin(pieces))
+        StreamBody::new(Box::pin(pieces.take_until(stop)))
     }
 
     /// Waits for the next piece; `None` at the end. Not cancel-safe: who stops waiting gets no other piece.

@@ -1,5 +1,7 @@
 //! What is kept, in which order, and what readers get.
 
+use std::future::pending;
+
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +159,8 @@ async fn a_reader_gets_what_it_missed_and_what_comes_and_signs_of_life() {
     log.push(entry("a", Kind::User, "missed"));
     log.push(entry("b", Kind::User, "of another hub"));
     let stop = CancellationToken::new();
-    let mut body = log.follow(of_hub("a"), Some(seen)).unwrap().into_body(stop.clone());
+    let mut body =
+        log.follow(of_hub("a"), Some(seen)).unwrap().into_body(stop.clone().cancelled_owned());
     let text = read(&mut body, 1).await;
     assert!(text.starts_with(&format!("id: {}\ndata: {{\"id\":{0},", seen + 1)), "{text}");
     assert!(text.contains("\"missed\"") && text.ends_with("}\n\n"), "{text}");
@@ -173,8 +176,7 @@ async fn a_reader_gets_what_it_missed_and_what_comes_and_signs_of_life() {
 #[tokio::test(start_paused = true)]
 async fn who_lags_hears_of_it_and_nobody_reads_for_ever() {
     let log = EventLog::new(10_000);
-    let mut body =
-        log.follow(Selection::default(), None).unwrap().into_body(CancellationToken::new());
+    let mut body = log.follow(Selection::default(), None).unwrap().into_body(pending());
     for _ in 0..NEWS_MAX + 5 {
         log.push(entry("a", Kind::User, "x"));
     }
@@ -182,7 +184,7 @@ async fn who_lags_hears_of_it_and_nobody_reads_for_ever() {
     assert!(text.starts_with("event: missed\ndata: 5\n\n"), "{text}");
     let last = log.page(&Selection::default(), None, None, 1).ends.unwrap();
     let late = log.follow(Selection::default(), Some(last.0 - 1)).unwrap();
-    let mut late = late.into_body(CancellationToken::new());
+    let mut late = late.into_body(pending());
     let text = read(&mut late, 1).await;
     assert!(text.starts_with("event: missed\ndata: 29\n\nid: "), "{text}");
     let mut last_piece = None;

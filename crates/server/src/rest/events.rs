@@ -44,6 +44,8 @@ pub(crate) async fn live(
     after: Option<u64>,
     head: &Request<()>,
 ) -> Result<Response<LiveBody>, ApiError> {
+    // Before the token is looked at: what changes from then on ends this.
+    let revoked = edge.rules().revoked.clone();
     edge.authorize_caller(head).await?;
     let seen = head.headers().get("last-event-id").and_then(|seen| seen.to_str().ok());
     let after = seen.and_then(|seen| seen.parse().ok()).or(after);
@@ -51,7 +53,14 @@ pub(crate) async fn live(
         ApiError::busy("as many readers follow the event log as may")
             .with(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
     })?;
-    let mut answer = Response::new(live.into_body(edge.stop.clone()));
+    let stop = edge.stop.clone();
+    let end = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = revoked.cancelled() => {}
+        }
+    };
+    let mut answer = Response::new(live.into_body(end));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

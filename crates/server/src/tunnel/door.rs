@@ -8,6 +8,7 @@ use hookwire_proto::name::{ConnectionId, HubName};
 use hookwire_proto::tunnel::{Connected, Frame};
 use http::{Request, Version};
 use hyper::upgrade::OnUpgrade;
+use tokio_util::sync::CancellationToken;
 
 use super::calls::Line;
 use super::link::Link;
@@ -15,6 +16,17 @@ use super::{Place, TUNNELS_PER_HUB_MAX, Tunnels, socket};
 use crate::api_error::{Answer, ApiError};
 use crate::handshake::{accept_value, switching};
 use crate::http::Edge;
+
+/// A tunnel that may be opened.
+struct Opening {
+    place: Place,
+    id: ConnectionId,
+    /// Whom its token names.
+    user: Option<String>,
+    /// Cancelled when its token may be good no more.
+    revoked: CancellationToken,
+    upgrade: OnUpgrade,
+}
 
 /// Answers an upstream that wants to open a tunnel.
 pub(crate) async fn connect(
@@ -26,6 +38,8 @@ pub(crate) async fn connect(
         return Err(ApiError::bad_request("a WebSocket handshake needs HTTP/1.1"));
     }
     let accept = accept_value(head.headers())?;
+    // Before the token is looked at: what changes from then on ends the tunnel.
+    let revoked = edge.rules().revoked.clone();
     let user = edge.authorize_tunnel(head, &hub).await?;
     let tunnels = &edge.tunnels;
     let place = tunnels.reserve(hub).ok_or_else(|| {
@@ -33,18 +47,13 @@ pub(crate) async fn connect(
         ApiError::busy(&message)
     })?;
     let (upgrade, id) = (hyper::upgrade::on(head), edge.shards.new_connection_id());
-    tunnels.0.tasks.spawn(serve(edge.clone(), tunnels.clone(), place, id, user, upgrade));
+    let opening = Opening { place, id, user, revoked, upgrade };
+    tunnels.0.tasks.spawn(serve(edge.clone(), tunnels.clone(), opening));
     Ok(switching(accept, None, None))
 }
 
-async fn serve(
-    edge: Arc<Edge>,
-    tunnels: Tunnels,
-    mut place: Place,
-    id: ConnectionId,
-    user_id: Option<String>,
-    upgrade: OnUpgrade,
-) {
+async fn serve(edge: Arc<Edge>, tunnels: Tunnels, opening: Opening) {
+    let Opening { mut place, id, user: user_id, revoked, upgrade } = opening;
     let limits = edge.limits();
     let Ok(Ok(stream)) = tokio::time::timeout(limits.handshake_time_max, upgrade).await else {
         tracing::debug!(hub = %place.hub, tunnel = %id, "an upstream left before its tunnel was open");
@@ -64,6 +73,7 @@ async fn serve(
         edge: Arc::downgrade(&edge),
         ping_interval: limits.ping_interval,
         slow_time_max: limits.slow_time_max,
+        revoked,
         end: tunnels.0.end.clone(),
     };
     drop(edge);

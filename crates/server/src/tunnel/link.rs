@@ -40,7 +40,9 @@ pub(super) struct Link {
     pub(super) ping_interval: Duration,
     /// How long the tunnel may take nothing although something waits.
     pub(super) slow_time_max: Duration,
-    /// Cancelled when the tunnel shall end.
+    /// Cancelled when the token that opened the tunnel may be good no more.
+    pub(super) revoked: CancellationToken,
+    /// Cancelled when the service ends.
     pub(super) end: CancellationToken,
 }
 
@@ -57,6 +59,8 @@ pub(super) enum Ended {
     Silent,
     /// The upstream took nothing for too long.
     Slow,
+    /// It was opened by keys or identity providers that may hold no more.
+    Revoked,
     /// The service ends.
     Shutdown,
 }
@@ -93,6 +97,7 @@ enum Happened {
     Written(std::io::Result<()>),
     Request(Option<Outgoing>),
     Answered(Vec<Bytes>),
+    Revoked,
     End,
     Timeout,
 }
@@ -139,6 +144,7 @@ impl Link {
             written = writer.write(), if writer.is_busy() => Happened::Written(written),
             request = self.queue.recv(), if can_take && is_open => Happened::Request(request),
             Some(frames) = next(rest), if can_take => Happened::Answered(frames),
+            () = self.revoked.cancelled(), if is_open => Happened::Revoked,
             () = self.end.cancelled(), if is_open => Happened::End,
             () = sleep_until(timeout) => Happened::Timeout,
         }
@@ -172,12 +178,8 @@ impl Link {
             // The line, which is ours, holds the other end.
             Happened::Request(None) => {}
             Happened::Answered(frames) => talk.put(&frames),
-            Happened::End => {
-                let message = Some("the service is shutting down".to_owned());
-                let elsewhere = Frame::Reconnect(Redirection { message, ..Redirection::default() });
-                talk.writer.put_message(&elsewhere.encode().expect("it is short"));
-                talk.close(now, CloseCode::GOING_AWAY, "", Ended::Shutdown);
-            }
+            Happened::Revoked => talk.send_away(now, "other keys are in force", Ended::Revoked),
+            Happened::End => talk.send_away(now, "the service is shutting down", Ended::Shutdown),
             Happened::Timeout => return self.timed_out(talk, now),
         }
         if !was_busy {
@@ -283,6 +285,14 @@ impl Talk {
             // The request may have been answered or given up meanwhile.
             let _ = request.send(());
         }
+    }
+
+    /// Has the upstream open another tunnel, and closes this one.
+    fn send_away(&mut self, now: Instant, message: &str, why: Ended) {
+        let message = Some(message.to_owned());
+        let elsewhere = Frame::Reconnect(Redirection { message, ..Redirection::default() });
+        self.writer.put_message(&elsewhere.encode().expect("it is short"));
+        self.close(now, CloseCode::GOING_AWAY, "", why);
     }
 
     /// Begins the close handshake.

@@ -10,7 +10,8 @@ use rustix::process::{Signal, getpid, kill_process};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::node::{KEYS, TestNode, next, signed, start_from, until};
+use crate::node::{DEADLINE, KEYS, TestNode, next, signed, start_from, until};
+use crate::tunnel::{Tunnel, refused};
 use crate::upstream::{Upstream, ok};
 
 const NEW_KEY: &str = "tertiary-key-tertiary-key-tertiary-key-0";
@@ -109,6 +110,34 @@ async fn keys_are_rotated_without_dropping_anyone() {
     let by = |key| verify(&[AccessKey::parse(key).unwrap()], id, signature);
     assert!(by(KEYS[0]) && by(NEW_KEY) && !by(KEYS[1]), "{signature}");
     assert!(followed.node.node.shutdown().await);
+}
+
+#[tokio::test]
+async fn what_an_old_key_opened_is_opened_again_by_keys_in_force() {
+    let followed = follow("").await;
+    let node = &followed.node;
+    let tunnel_token = |key| signed("/server/tunnel?hub=chat", Some("me"), key);
+    let mut tunnel = Tunnel::open_by(node, "chat", &tunnel_token(KEYS[1])).await;
+    let path = "/admin/v1/events/live";
+    let live = format!("Authorization: Bearer {}\r\n", signed(path, None, KEYS[1]));
+    let reading = async {
+        let (status, text) = node.raw("GET", &format!("{path}?after=0"), &live, b"").await;
+        assert_eq!(status, 200);
+        assert!(text.ends_with("0\r\n\r\n"), "the stream ends in order: {text}");
+    };
+    let rotating = async {
+        // Other settings close nothing.
+        followed.rewrite("[limits]\nmessage_bytes_max = 1024\n");
+        until("it is reloaded", async || followed.reloads("applied").await == 1).await;
+        assert_eq!(tunnel.call("HEAD", "chat/users/nobody", "").await.0, 404);
+        replace(&followed.file.with_file_name("secondary-key"), NEW_KEY);
+        tunnel.is_sent_away().await;
+    };
+    let both = async { tokio::join!(reading, rotating) };
+    tokio::time::timeout(DEADLINE, both).await.unwrap();
+    assert_eq!(refused(node, "chat", &tunnel_token(KEYS[1])).await, 401);
+    let mut tunnel = Tunnel::open_by(node, "chat", &tunnel_token(NEW_KEY)).await;
+    assert_eq!(tunnel.call("HEAD", "chat/users/nobody", "").await.0, 404);
 }
 
 #[tokio::test]

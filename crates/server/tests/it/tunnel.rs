@@ -20,12 +20,17 @@ use crate::data_plane::{read_json, sign};
 use crate::node::{Client, DEADLINE, TestNode, next, start, until};
 
 /// An upstream's end of a tunnel.
-struct Tunnel(Client);
+pub(crate) struct Tunnel(Client);
 
 impl Tunnel {
     /// Opens one as `me`.
     async fn open(node: &TestNode, hub: &str) -> Self {
-        let mut tunnel = Self(dial(node, hub, &token(node, hub)).await.unwrap());
+        Self::open_by(node, hub, &token(node, hub)).await
+    }
+
+    /// The same by a token.
+    pub(crate) async fn open_by(node: &TestNode, hub: &str, token: &str) -> Self {
+        let mut tunnel = Self(dial(node, hub, token).await.unwrap());
         let Frame::Connected(connected) = tunnel.frame().await else { panic!("no greeting") };
         assert_eq!(connected.user_id.as_deref(), Some("me"));
         assert!(!connected.connection_id.is_empty());
@@ -37,6 +42,15 @@ impl Tunnel {
             Some(Message::Binary(bytes)) => Frame::decode(&bytes).unwrap(),
             other => panic!("{other:?} is no frame"),
         }
+    }
+
+    /// Waits until it is sent elsewhere and closed.
+    pub(crate) async fn is_sent_away(&mut self) {
+        let Frame::Reconnect(elsewhere) = self.frame().await else { panic!("no reconnect") };
+        assert_eq!((elsewhere.endpoint, elsewhere.target_id), (None, None));
+        assert_eq!(self.closed().await, CloseCode::Away);
+        // The close frame is answered by reading on.
+        assert!(next(&mut self.0).await.is_none());
     }
 
     async fn request(&mut self) -> HttpRequest {
@@ -71,7 +85,7 @@ impl Tunnel {
     }
 
     /// Makes a REST call and returns its answer; no event may come meanwhile.
-    async fn call(&mut self, method: &str, url: &str, body: &str) -> (u16, Value) {
+    pub(crate) async fn call(&mut self, method: &str, url: &str, body: &str) -> (u16, Value) {
         let request = call(1, method, url, body);
         self.send(&Frame::Request(request)).await;
         let Frame::Response(response) = self.frame().await else { panic!("no answer") };
@@ -118,7 +132,7 @@ async fn dial(node: &TestNode, hub: &str, token: &str) -> Result<Client, Error> 
 }
 
 /// Returns the status by which a tunnel is refused.
-async fn refused(node: &TestNode, hub: &str, token: &str) -> u16 {
+pub(crate) async fn refused(node: &TestNode, hub: &str, token: &str) -> u16 {
     match dial(node, hub, token).await {
         Err(Error::Http(answer)) => answer.status().as_u16(),
         other => panic!("{other:?} is no refusal"),
@@ -458,11 +472,7 @@ async fn at_shutdown_the_last_events_go_through_and_then_the_tunnel_is_sent_else
     let ending = tokio::spawn(node.node.shutdown());
     let gone = tunnel.event("disconnected").await;
     tunnel.answer_status(&gone, 204).await;
-    let Frame::Reconnect(elsewhere) = tunnel.frame().await else { panic!("no reconnect") };
-    assert_eq!((elsewhere.endpoint, elsewhere.target_id), (None, None));
-    assert_eq!(tunnel.closed().await, CloseCode::Away);
-    // The close frame is answered by reading on.
-    assert!(next(&mut tunnel.0).await.is_none());
+    tunnel.is_sent_away().await;
     assert!(ending.await.unwrap());
     assert!(matches!(reader.await.unwrap(), Some(Message::Close(_))));
 }
