@@ -130,7 +130,7 @@ impl Link {
 
     async fn happens(&mut self, talk: &mut Talk) -> Happened {
         let can_read =
-            talk.rest.len() < REST_CALLS_MAX && !talk.writer.is_full() && !talk.is_answered();
+            talk.rest.len() < REST_CALLS_MAX && !talk.writer.is_overfull() && !talk.is_answered();
         if !can_read {
             // Nothing is heard because nothing is read.
             talk.heard = Instant::now();

@@ -85,6 +85,12 @@ impl Writer {
         OUTPUT_BYTES_MAX <= self.output.len()
     }
 
+    /// Whether so much waits that nothing should be read, since what is read may be answered. Requests of the service alone never
+    /// make it so: an upstream may take no more of them until its answers are read.
+    pub(super) fn is_overfull(&self) -> bool {
+        OUTPUT_BYTES_MAX + 2 * MESSAGE_BYTES_MAX <= self.output.len()
+    }
+
     /// Whether a close frame was appended, after which nothing is.
     pub(super) const fn is_closing(&self) -> bool {
         self.is_closing

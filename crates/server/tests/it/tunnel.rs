@@ -296,6 +296,35 @@ async fn the_least_busy_tunnel_gets_the_event_and_takes_over_what_another_loses(
 }
 
 #[tokio::test]
+async fn answers_are_read_while_the_tunnel_takes_no_more_events() {
+    let node = start(None, tunnelled_messages).await;
+    let mut tunnel = Tunnel::open(&node, "chat").await;
+    let (mut asking, _) = node.with_json(None, &json!({})).await;
+    let event = |data: &str| json!({ "type": "event", "event": "e", "dataType": "text", "data": data, "ackId": 1 });
+    asking.send(Message::text(event("").to_string())).await.unwrap();
+    let asked = tunnel.event("e").await;
+    // More than the systems on both sides take: the rest waits at the service.
+    let long = event(&"x".repeat(512 * 1024)).to_string();
+    let mut others = Vec::new();
+    for _ in 0..28 {
+        let (mut other, _) = node.with_json(None, &json!({})).await;
+        other.send(Message::text(long.clone())).await.unwrap();
+        others.push(other);
+    }
+    tunnel.event("e").await;
+    // And so with answers, of which all but the last answer nothing.
+    let nobody = HttpRequest { ack_id: 9_999, ..HttpRequest::default() };
+    let answering = async {
+        for _ in 0..16 {
+            tunnel.answer(&nobody, "text/plain", &"x".repeat(1_000_000)).await;
+        }
+        tunnel.answer_status(&asked, 204).await;
+        assert_eq!(read_json(&mut asking).await["success"], true);
+    };
+    tokio::time::timeout(DEADLINE, answering).await.expect("they are read");
+}
+
+#[tokio::test]
 async fn answers_that_are_none_fail_the_event() {
     let node = start(None, tunnelled_messages).await;
     let mut tunnel = Tunnel::open(&node, "chat").await;
