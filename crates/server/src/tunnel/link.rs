@@ -120,7 +120,12 @@ impl Link {
         };
         let ended = loop {
             let happened = self.happens(&mut talk).await;
-            if let Some(ended) = self.handle(&mut talk, happened) {
+            let ended = self.handle(&mut talk, happened);
+            if talk.farewell.is_some() {
+                // No request is written any more, and no answer read.
+                self.line.close();
+            }
+            if let Some(ended) = ended {
                 break ended;
             }
         };

@@ -296,6 +296,29 @@ async fn the_least_busy_tunnel_gets_the_event_and_takes_over_what_another_loses(
 }
 
 #[tokio::test]
+async fn a_tunnel_that_is_being_closed_gets_no_events() {
+    let node = start(None, tunnelled_messages).await;
+    let mut busy = Tunnel::open(&node, "chat").await;
+    let (mut waiting, _) = node.with_json(None, &json!({})).await;
+    let event = json!({ "type": "event", "event": "e", "dataType": "text", "data": "" });
+    waiting.send(Message::text(event.to_string())).await.unwrap();
+    busy.event("e").await;
+    // It has nothing to do, and does not answer the close.
+    let mut closing = Tunnel::open(&node, "chat").await;
+    closing.0.send(Message::text("hello")).await.unwrap();
+    assert_eq!(closing.closed().await, CloseCode::Unsupported);
+    // An invocation has one attempt.
+    let (mut client, _) = node.with_json(None, &json!({})).await;
+    let invocation = json!({
+        "type": "invoke", "invocationId": "1", "target": "event", "event": "i", "dataType": "text", "data": "",
+    });
+    client.send(Message::text(invocation.to_string())).await.unwrap();
+    let request = busy.event("i").await;
+    busy.answer(&request, "text/plain", "yes").await;
+    assert_eq!(read_json(&mut client).await["success"], true);
+}
+
+#[tokio::test]
 async fn answers_are_read_while_the_tunnel_takes_no_more_events() {
     let node = start(None, tunnelled_messages).await;
     let mut tunnel = Tunnel::open(&node, "chat").await;
