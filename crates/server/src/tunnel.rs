@@ -78,6 +78,8 @@ pub(crate) enum Fault {
     NoTunnel,
     /// All tunnels of the hub have as much to do as they may. Nothing was sent.
     Overloaded,
+    /// The tunnel ended before the request was written. Nothing was sent.
+    Unsent,
     /// The request does not fit into a frame. Nothing was sent.
     TooLong,
     /// The tunnel was lost before the answer was complete.
@@ -94,6 +96,7 @@ impl Fault {
         match self {
             Self::NoTunnel => "no_tunnel",
             Self::Overloaded => "overloaded",
+            Self::Unsent => "unsent",
             Self::TooLong => "too_long",
             Self::Lost => "lost",
             Self::TooLarge | Self::Malformed => "malformed",
@@ -107,13 +110,12 @@ impl Tunnels {
     pub(crate) fn send(
         &self,
         hub: &HubName,
-        request: HttpRequest,
+        request: &HttpRequest,
     ) -> (
         impl Future<Output = Result<Response<Full<Bytes>>, Fault>> + Send + use<>,
         impl Future<Output = ()> + Send + use<>,
     ) {
-        let sent = self.pick(hub).and_then(|line| line.send(request));
-        let (sent, written) = match sent {
+        let (sent, written) = match self.put(hub, request) {
             Ok(Sent { answer, written }) => (Ok(answer), Some(written)),
             Err(fault) => {
                 count(EVENTS, fault.result());
@@ -141,15 +143,28 @@ impl Tunnels {
         self.0.tasks.wait().await;
     }
 
-    /// Returns the open tunnel of the hub with the fewest requests under way.
-    fn pick(&self, hub: &HubName) -> Result<Arc<Line>, Fault> {
+    /// Puts a request in the queue of the least busy tunnel that takes it.
+    fn put(&self, hub: &HubName, request: &HttpRequest) -> Result<Sent, Fault> {
+        let mut fault = Fault::NoTunnel;
+        for line in self.lines(hub) {
+            match line.send(request.clone()) {
+                Err(refused @ (Fault::Overloaded | Fault::Unsent)) => fault = refused,
+                sent => return sent,
+            }
+        }
+        Err(fault)
+    }
+
+    /// Returns the open tunnels of the hub, those with the fewest requests under way first.
+    fn lines(&self, hub: &HubName) -> Vec<Arc<Line>> {
         let table = self.table();
         let lines = table.hubs.get(hub).map(|hub| hub.lines.as_slice()).unwrap_or_default();
         let turn = self.0.turn.fetch_add(1, Ordering::Relaxed) % lines.len().max(1);
         let (before, after) = lines.split_at(turn);
         let open = after.iter().chain(before).filter_map(|line| Some((line.load()?, line)));
-        let (_, line) = open.min_by_key(|(load, _)| *load).ok_or(Fault::NoTunnel)?;
-        Ok(line.clone())
+        let mut open: Vec<_> = open.collect();
+        open.sort_by_key(|(load, _)| *load);
+        open.into_iter().map(|(_, line)| line.clone()).collect()
     }
 
     /// Returns a place for a tunnel, or `None` when there is none.

@@ -476,7 +476,7 @@ impl Upstream {
             let request = self.0.requests.call(call, target, authorization, *unix_seconds);
             if target.is_tunnel {
                 let framed = through_tunnel::framed(request);
-                let (head, written) = self.0.tunnels.send(&call.hub, framed);
+                let (head, written) = self.0.tunnels.send(&call.hub, &framed);
                 let answer = async {
                     let head = head.await.map_err(through_tunnel::failure)?;
                     answer::read(head, wanted).await.map_err(Failure::Final)

@@ -78,6 +78,8 @@ struct Pending {
     head: Option<(StatusCode, HeaderMap)>,
     parts: Vec<Bytes>,
     bytes: usize,
+    /// Whether the request was taken to be written: the upstream may have it.
+    is_taken: bool,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -103,7 +105,7 @@ impl Line {
         let (written, was_written) = oneshot::channel();
         let mut calls = self.calls();
         if calls.is_closed {
-            return Err(Fault::Lost);
+            return Err(Fault::Unsent);
         }
         if IN_FLIGHT_MAX <= calls.pending.len()
             || QUEUED_BYTES_MAX < calls.queued_bytes + message.len()
@@ -111,10 +113,10 @@ impl Line {
             return Err(Fault::Overloaded);
         }
         calls.queued_bytes += message.len();
-        let pending = Pending { head: None, parts: Vec::new(), bytes: 0, answer };
+        let pending = Pending { head: None, parts: Vec::new(), bytes: 0, is_taken: false, answer };
         calls.pending.insert(ack_id, pending);
         let outgoing = Outgoing { ack_id, message, written };
-        self.queue.send(outgoing).map_err(|_| Fault::Lost)?;
+        self.queue.send(outgoing).map_err(|_| Fault::Unsent)?;
         drop(calls);
         let answer = Answer { receiver, line: self, ack_id, result: "given_up" };
         Ok(Sent { answer, written: was_written })
@@ -125,7 +127,8 @@ impl Line {
         let Outgoing { ack_id, message, written } = outgoing;
         let mut calls = self.calls();
         calls.queued_bytes -= message.len();
-        calls.pending.contains_key(&ack_id).then_some((message, written))
+        calls.pending.get_mut(&ack_id)?.is_taken = true;
+        Some((message, written))
     }
 
     /// Takes an answer, or a part of one. What answers nothing, or what was given up, is forgotten.
@@ -148,14 +151,15 @@ impl Line {
         }
     }
 
-    /// Ends the line: whatever waits is lost.
+    /// Ends the line: what waits for an answer is lost, and what waits to be written was not sent.
     pub(super) fn close(&self) {
         let mut calls = self.calls();
         calls.is_closed = true;
         calls.incomplete_bytes = 0;
         for pending in std::mem::take(&mut calls.pending).into_values() {
+            let fault = if pending.is_taken { Fault::Lost } else { Fault::Unsent };
             // Whoever waits no longer has given it up.
-            let _ = pending.answer.send(Err(Fault::Lost));
+            let _ = pending.answer.send(Err(fault));
         }
     }
 

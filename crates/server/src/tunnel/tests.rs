@@ -80,18 +80,43 @@ async fn answers_are_put_together_within_bounds() {
 }
 
 #[tokio::test]
-async fn what_waits_is_lost_with_the_tunnel() {
-    let (line, _queue) = Line::new();
-    let sent = line.clone().send(request(0)).unwrap();
+async fn what_was_taken_is_lost_with_the_tunnel_and_what_was_not_is_unsent() {
+    let (line, mut queue) = Line::new();
+    let taken = line.clone().send(request(0)).unwrap();
+    let waiting = line.clone().send(request(0)).unwrap();
+    line.take(queue.recv().await.unwrap()).unwrap();
     line.close();
-    assert_eq!(sent.answer.wait().await.unwrap_err(), Fault::Lost);
-    assert_eq!(line.send(request(0)).unwrap_err(), Fault::Lost);
+    assert_eq!(taken.answer.wait().await.unwrap_err(), Fault::Lost);
+    assert_eq!(waiting.answer.wait().await.unwrap_err(), Fault::Unsent);
+    assert_eq!(line.send(request(0)).unwrap_err(), Fault::Unsent);
+}
+
+#[tokio::test]
+async fn what_one_tunnel_has_no_room_for_goes_through_another() {
+    let (tunnels, hub) = (Tunnels::default(), HubName::parse("chat").unwrap());
+    let (mut idle, mut busy) =
+        (tunnels.reserve(hub.clone()).unwrap(), tunnels.reserve(hub.clone()).unwrap());
+    let ((line, _idle_queue), (other, _busy_queue)) = (Line::new(), Line::new());
+    idle.open(line.clone());
+    busy.open(other.clone());
+    // One has few requests, and no room for the next; the other has more, and room.
+    let room = QUEUED_BYTES_MAX / (MIB / 2 + 200);
+    let long: Vec<_> = (0..room).map(|_| line.clone().send(request(MIB / 2)).unwrap()).collect();
+    let short: Vec<_> = (0..=room).map(|_| other.clone().send(request(0)).unwrap()).collect();
+    let (answer, _) = tunnels.send(&hub, &request(MIB / 2));
+    assert_eq!(other.load(), Some(short.len() + 1));
+    assert_eq!(line.load(), Some(long.len()));
+    drop(answer);
+    // When none has room, that is said.
+    other.close();
+    let (answer, _) = tunnels.send(&hub, &request(MIB / 2));
+    assert_eq!(answer.await.unwrap_err(), Fault::Overloaded);
 }
 
 #[tokio::test]
 async fn equals_take_turns_and_places_come_back() {
     let (tunnels, hub) = (Tunnels::default(), HubName::parse("chat").unwrap());
-    assert_eq!(tunnels.pick(&hub).unwrap_err(), Fault::NoTunnel);
+    assert!(tunnels.lines(&hub).is_empty());
     let mut places = Vec::new();
     for _ in 0..TUNNELS_PER_HUB_MAX {
         let mut place = tunnels.reserve(hub.clone()).unwrap();
@@ -101,14 +126,14 @@ async fn equals_take_turns_and_places_come_back() {
     }
     assert!(tunnels.reserve(hub.clone()).is_none());
     let mut picked: Vec<_> =
-        (0..TUNNELS_PER_HUB_MAX).map(|_| Arc::as_ptr(&tunnels.pick(&hub).unwrap())).collect();
+        (0..TUNNELS_PER_HUB_MAX).map(|_| Arc::as_ptr(&tunnels.lines(&hub)[0])).collect();
     picked.sort_unstable();
     picked.dedup();
     assert_eq!(picked.len(), TUNNELS_PER_HUB_MAX);
     drop(places);
-    assert_eq!(tunnels.pick(&hub).unwrap_err(), Fault::NoTunnel);
+    assert!(tunnels.lines(&hub).is_empty());
     assert!(tunnels.table().hubs.is_empty());
-    let (answer, written) = tunnels.send(&hub, request(0));
+    let (answer, written) = tunnels.send(&hub, &request(0));
     assert_eq!(answer.await.unwrap_err(), Fault::NoTunnel);
     assert!(pin!(written).now_or_never().is_none());
 }

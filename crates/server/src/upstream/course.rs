@@ -82,7 +82,8 @@ impl Policy {
 /// What went wrong with an attempt, by what may be done about it.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The pool gave a connection that the upstream had closed; not a byte of the request went out. Every call may try another one.
+    /// The pool gave a connection that the upstream had closed, or the tunnel ended; not a byte of the request went out. Every call may
+    /// try another one.
     Unsent(CallError),
     /// The pool gave a connection that the upstream was closing; no byte of an answer came.
     Crossed(CallError),

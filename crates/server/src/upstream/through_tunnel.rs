@@ -54,6 +54,7 @@ pub(super) fn framed(request: Request<Full<Bytes>>) -> HttpRequest {
 pub(super) fn failure(fault: Fault) -> Failure {
     match fault {
         Fault::NoTunnel => Failure::Silent(CallError::NoTunnel),
+        Fault::Unsent => Failure::Unsent(CallError::TunnelLost),
         Fault::Lost => Failure::Silent(CallError::TunnelLost),
         Fault::Overloaded => Failure::Final(CallError::Overloaded),
         Fault::TooLong => Failure::Final(CallError::TooLongForTunnel),
@@ -66,4 +67,15 @@ pub(super) fn failure(fault: Fault) -> Failure {
 pub(super) fn no_tunnel() -> Reply {
     let answer = UpstreamAnswer { status: NO_TUNNEL_STATUS, ..UpstreamAnswer::default() };
     Reply::Answered(Box::new(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_sent_may_be_sent_again_whatever_it_is() {
+        assert!(matches!(failure(Fault::Unsent), Failure::Unsent(CallError::TunnelLost)));
+        assert!(matches!(failure(Fault::Lost), Failure::Silent(CallError::TunnelLost)));
+    }
 }
