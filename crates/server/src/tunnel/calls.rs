@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hookwire_proto::tunnel::{Frame, HttpRequest, HttpResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -76,8 +76,8 @@ struct Calls {
 struct Pending {
     /// Status and headers, once they are known.
     head: Option<(StatusCode, HeaderMap)>,
-    parts: Vec<Bytes>,
-    bytes: usize,
+    /// What has come of the body, copied: a part shares the memory of its whole message, however short it is.
+    body: BytesMut,
     /// Whether the request was taken to be written: the upstream may have it.
     is_taken: bool,
     answer: oneshot::Sender<Outcome>,
@@ -113,7 +113,7 @@ impl Line {
             return Err(Fault::Overloaded);
         }
         calls.queued_bytes += message.len();
-        let pending = Pending { head: None, parts: Vec::new(), bytes: 0, is_taken: false, answer };
+        let pending = Pending { head: None, body: BytesMut::new(), is_taken: false, answer };
         calls.pending.insert(ack_id, pending);
         let outgoing = Outgoing { ack_id, message, written };
         self.queue.send(outgoing).map_err(|_| Fault::Unsent)?;
@@ -144,8 +144,8 @@ impl Line {
             outcome => outcome,
         };
         if let Some(pending) = calls.remove(ack_id) {
-            let Pending { head, parts, answer, .. } = pending;
-            let whole = outcome.and_then(|()| whole(head, parts));
+            let Pending { head, body, answer, .. } = pending;
+            let whole = outcome.and_then(|()| whole(head, body.freeze()));
             // Whoever waits no longer has given it up.
             let _ = answer.send(whole);
         }
@@ -181,7 +181,7 @@ impl Calls {
 
     fn remove(&mut self, ack_id: i64) -> Option<Pending> {
         let pending = self.pending.remove(&ack_id)?;
-        self.incomplete_bytes -= pending.bytes;
+        self.incomplete_bytes -= pending.body.len();
         Some(pending)
     }
 }
@@ -191,11 +191,10 @@ impl Pending {
         if self.head.is_none() {
             self.head = Some(head(&response).ok_or(Fault::Malformed)?);
         }
-        let Some(part) = response.content.filter(|part| !part.is_empty()) else { return Ok(()) };
-        self.bytes += part.len();
+        let part = response.content.unwrap_or_default();
         *incomplete_bytes += part.len();
-        self.parts.push(part);
-        if ANSWER_BYTES_MAX < self.bytes { Err(Fault::TooLarge) } else { Ok(()) }
+        self.body.extend_from_slice(&part);
+        if ANSWER_BYTES_MAX < self.body.len() { Err(Fault::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -235,10 +234,8 @@ fn head(response: &HttpResponse) -> Option<(StatusCode, HeaderMap)> {
     Some((status, headers))
 }
 
-fn whole(head: Option<(StatusCode, HeaderMap)>, mut parts: Vec<Bytes>) -> Outcome {
+fn whole(head: Option<(StatusCode, HeaderMap)>, body: Bytes) -> Outcome {
     let (status, headers) = head.ok_or(Fault::Malformed)?;
-    let body =
-        if parts.len() <= 1 { parts.pop().unwrap_or_default() } else { parts.concat().into() };
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

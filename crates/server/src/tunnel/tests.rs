@@ -80,6 +80,17 @@ async fn answers_are_put_together_within_bounds() {
 }
 
 #[tokio::test]
+async fn an_unfinished_answer_holds_no_more_memory_than_it_counts() {
+    let (line, _queue) = Line::new();
+    let sent = line.clone().send(request(0)).unwrap();
+    let message = Bytes::from(vec![0; MIB]);
+    let content = Some(message.slice(..1));
+    line.answered(HttpResponse { content, ..part(1, 0, true) });
+    assert!(message.is_unique(), "the rest of the message is not kept");
+    drop(sent);
+}
+
+#[tokio::test]
 async fn what_was_taken_is_lost_with_the_tunnel_and_what_was_not_is_unsent() {
     let (line, mut queue) = Line::new();
     let taken = line.clone().send(request(0)).unwrap();
