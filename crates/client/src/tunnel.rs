@@ -144,7 +144,8 @@ impl TunnelClient {
 
     /// Opens the tunnel and answers its requests by `handler` until `stop` is ready or the service will have no tunnel any more. A
     /// connection that is lost is opened again. Requests are handled side by side; up to 1,024 are under way, then no more are read.
-    /// Dropping the future closes the tunnel.
+    /// What a handler has begun goes on when its connection ends, for 10 s at most when no other is opened, though its answer is lost.
+    /// Dropping the future, or `stop`, closes the tunnel at once.
     ///
     /// # Errors
     /// [`TunnelError`].

@@ -19,7 +19,7 @@ use crate::client::dial::{Opened, random};
 use crate::client::socket::{Incoming, Socket};
 use crate::transport::one_line;
 
-/// Requests of one connection under way. More are not read.
+/// Requests under way of one connection and those before it. More are not read.
 const REQUESTS_MAX: usize = 1_024;
 
 /// A connection and what it needs of its tunnel.
@@ -41,11 +41,19 @@ enum Ended {
     Closed(String),
 }
 
+/// Answers to come, of this connection and of those before it: what a handler has begun it ends, though nobody hears the answer.
+#[derive(Default)]
+struct Answers<'a> {
+    /// Each ends in the number of its connection and its frames.
+    coming: FuturesUnordered<Boxed<'a, (u64, Vec<Bytes>)>>,
+    /// The number of the connection that stands.
+    connection: u64,
+}
+
 /// A connection that stands.
-struct Talk<'a> {
+struct Talk<'l, 'a> {
     socket: Socket,
-    /// Answers to come, as the frames that they are.
-    answers: FuturesUnordered<Boxed<'a, Vec<Bytes>>>,
+    answers: &'l mut Answers<'a>,
     /// When something last came.
     heard: Instant,
     was_pinged: bool,
@@ -65,15 +73,23 @@ where
     Answer: Future<Output = TunnelResponse> + Send + 'a,
     Tell: Fn(TunnelEvent) + Sync,
 {
-    /// Runs until the service will not have it any more.
-    pub(super) async fn run(self, mut goal: Goal) -> TunnelError {
+    /// Runs until the service will not have it any more, and handlers have ended.
+    pub(super) async fn run(self, goal: Goal) -> TunnelError {
+        let mut answers = Answers::default();
+        let error = self.follow(goal, &mut answers).await;
+        let _ = tokio::time::timeout(HANDLERS_TIME_MAX, answers.finish()).await;
+        error
+    }
+
+    async fn follow(&self, mut goal: Goal, answers: &mut Answers<'a>) -> TunnelError {
         let options = &self.client.options;
         let mut delay = options.delay_min;
         loop {
-            let reason = match self.client.dialer.dial(&self.client.url(&goal)).await {
+            let url = self.client.url(&goal);
+            let reason = match answers.beside(self.client.dialer.dial(&url)).await {
                 Ok(stream) => {
                     let mut was_greeted = false;
-                    let ended = self.serve(stream, &mut was_greeted).await;
+                    let ended = self.serve(stream, answers, &mut was_greeted).await;
                     if was_greeted {
                         delay = options.delay_min;
                     }
@@ -82,7 +98,7 @@ where
                         // A service that sends around in a circle is not followed faster than this.
                         Ended::Elsewhere(to) => {
                             goal = to;
-                            sleep(some_of(options.delay_min)).await;
+                            answers.beside(sleep(some_of(options.delay_min))).await;
                             continue;
                         }
                         Ended::Lost(reason) => reason,
@@ -95,15 +111,21 @@ where
             goal = self.client.home();
             let retry_in = some_of(delay);
             (self.tell)(TunnelEvent::Disconnected { reason, retry_in });
-            sleep(retry_in).await;
+            answers.beside(sleep(retry_in)).await;
             delay = (2 * delay).min(options.delay_max);
         }
     }
 
-    async fn serve(&self, opened: Opened, was_greeted: &mut bool) -> Ended {
+    async fn serve(
+        &self,
+        opened: Opened,
+        answers: &mut Answers<'a>,
+        was_greeted: &mut bool,
+    ) -> Ended {
+        answers.connection += 1;
         let mut talk = Talk {
             socket: Socket::new(opened, MESSAGE_BYTES_MAX),
-            answers: FuturesUnordered::new(),
+            answers,
             heard: Instant::now(),
             was_pinged: false,
             was_greeted: false,
@@ -114,14 +136,16 @@ where
             *was_greeted |= talk.was_greeted;
             if let Some(ended) = ended {
                 // What can be written at once says goodbye.
-                let _ = tokio::time::timeout(GOODBYE_TIME_MAX, flush(&mut talk.socket)).await;
+                let goodbye = flush(&mut talk.socket);
+                let goodbye = tokio::time::timeout(GOODBYE_TIME_MAX, goodbye);
+                let _ = talk.answers.beside(goodbye).await;
                 return ended;
             }
         }
     }
 
-    async fn happens(&self, talk: &mut Talk<'a>) -> Happened {
-        let can_read = talk.answers.len() < REQUESTS_MAX && !talk.socket.writer.is_full();
+    async fn happens(&self, talk: &mut Talk<'_, 'a>) -> Happened {
+        let can_read = talk.answers.coming.len() < REQUESTS_MAX && !talk.socket.writer.is_full();
         if !can_read {
             // Nothing is heard because nothing is read.
             talk.heard = Instant::now();
@@ -138,12 +162,12 @@ where
         tokio::select! {
             incoming = reader.read(), if can_read => Happened::Incoming(incoming),
             written = writer.write(), if writer.is_busy() => Happened::Written(written),
-            Some(frames) = next(answers), if can_take => Happened::Answered(frames),
+            frames = answers.next(), if can_take => Happened::Answered(frames),
             () = sleep_until(timeout) => Happened::Timeout,
         }
     }
 
-    fn handle(&self, talk: &mut Talk<'a>, happened: Happened) -> Option<Ended> {
+    fn handle(&self, talk: &mut Talk<'_, 'a>, happened: Happened) -> Option<Ended> {
         match happened {
             Happened::Incoming(Incoming::End) => {
                 Some(Ended::Lost("the connection ended".to_owned()))
@@ -171,7 +195,7 @@ where
         }
     }
 
-    fn hear(&self, talk: &mut Talk<'a>, event: Event) -> Option<Ended> {
+    fn hear(&self, talk: &mut Talk<'_, 'a>, event: Event) -> Option<Ended> {
         match event {
             Event::Message(message) => self.read(talk, &message),
             Event::Ping(payload) => {
@@ -190,7 +214,7 @@ where
         }
     }
 
-    fn read(&self, talk: &mut Talk<'a>, message: &Message) -> Option<Ended> {
+    fn read(&self, talk: &mut Talk<'_, 'a>, message: &Message) -> Option<Ended> {
         let frame = if message.kind == MessageKind::Text {
             None
         } else {
@@ -232,38 +256,73 @@ where
     }
 
     /// Lets the application answer.
-    fn answer(&self, mut request: HttpRequest) -> Boxed<'a, Vec<Bytes>> {
+    fn answer(
+        &self,
+        mut request: HttpRequest,
+    ) -> impl Future<Output = Vec<Bytes>> + Send + use<'a, Handler, Answer, Tell> {
         let body = request.content.take().unwrap_or_default();
         let answer = TunnelRequest::read(&request, body).map(self.handler);
-        Box::pin(async move {
+        async move {
             let answer = match answer {
                 Some(answer) => answer.await,
                 None => TunnelResponse::text(http::StatusCode::BAD_REQUEST, "no HTTP request"),
             };
             answer.frames(&request)
-        })
+        }
     }
 }
+
+impl<'a> Answers<'a> {
+    /// Adds one to come, of the connection that stands.
+    fn push(&self, answer: impl Future<Output = Vec<Bytes>> + Send + 'a) {
+        let connection = self.connection;
+        self.coming.push(Box::pin(async move { (connection, answer.await) }));
+    }
+
+    /// Waits for the next answer of the connection that stands; for ever when there is none to come. Cancel-safe.
+    async fn next(&mut self) -> Vec<Bytes> {
+        while let Some((connection, frames)) = self.coming.next().await {
+            if connection == self.connection {
+                return frames;
+            }
+        }
+        pending().await
+    }
+
+    /// Waits for something else while handlers go on, whose answers come too late.
+    async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        tokio::select! {
+            value = other => value,
+            never = async {
+                self.finish().await;
+                pending().await
+            } => never,
+        }
+    }
+
+    /// Waits until all handlers have ended.
+    async fn finish(&mut self) {
+        while self.coming.next().await.is_some() {}
+    }
+}
+
+/// How long handlers may go on when the service will have no tunnel any more.
+const HANDLERS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a goodbye may take to be written.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 
-fn violated(talk: &mut Talk<'_>, code: CloseCode, reason: &str) -> Ended {
+fn violated(talk: &mut Talk<'_, '_>, code: CloseCode, reason: &str) -> Ended {
     let _ = talk.socket.writer.put_close(Some(code));
     Ended::Lost(reason.to_owned())
 }
 
-fn send(talk: &mut Talk<'_>, frame: Bytes) -> std::io::Result<()> {
+fn send(talk: &mut Talk<'_, '_>, frame: Bytes) -> std::io::Result<()> {
     talk.socket.writer.put_message(&Message::binary(frame))
 }
 
 async fn flush(socket: &mut Socket) {
     while socket.writer.is_busy() && socket.writer.write().await.is_ok() {}
-}
-
-/// Waits for the next answer; for ever when there is none to come.
-async fn next(answers: &mut FuturesUnordered<Boxed<'_, Vec<Bytes>>>) -> Option<Vec<Bytes>> {
-    if answers.is_empty() { pending().await } else { answers.next().await }
 }
 
 /// Returns half of a time and a random part of the other half, so that many do not come back at once.

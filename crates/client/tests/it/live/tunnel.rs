@@ -26,7 +26,7 @@ use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -272,8 +272,14 @@ impl Far {
     }
 
     async fn send(&mut self, frame: &Frame) {
-        let message = frame.encode().unwrap();
-        self.socket.write_all(&frame::encode(Opcode::Binary, &message, None)).await.unwrap();
+        self.send_at_once(&[frame]).await;
+    }
+
+    async fn send_at_once(&mut self, frames: &[&Frame]) {
+        let messages = frames.iter().map(|frame| frame.encode().unwrap());
+        let bytes: Vec<_> =
+            messages.map(|message| frame::encode(Opcode::Binary, &message, None)).collect();
+        self.socket.write_all(&bytes.concat()).await.unwrap();
     }
 
     /// Returns the next thing that comes; `None` at the end.
@@ -292,14 +298,7 @@ impl Far {
 
     /// Asks and returns the answer.
     async fn ask(&mut self) -> HttpResponse {
-        let request = HttpRequest {
-            ack_id: 9,
-            channel_name: Some("c".to_owned()),
-            http_method: "POST".to_owned(),
-            url: "http://h/p?q".to_owned(),
-            ..HttpRequest::default()
-        };
-        self.send(&Frame::Request(request)).await;
+        self.send(&request(9)).await;
         let Some(SocketEvent::Message(message)) = self.next().await else { panic!("no answer") };
         let Ok(Frame::Response(response)) = Frame::decode(&message.data) else { panic!() };
         response
@@ -309,6 +308,56 @@ impl Far {
         assert!(matches!(self.next().await, Some(SocketEvent::Close(_))));
         assert_eq!(self.next().await, None);
     }
+}
+
+fn request(ack_id: i64) -> Frame {
+    Frame::Request(HttpRequest {
+        ack_id,
+        channel_name: Some("c".to_owned()),
+        http_method: "POST".to_owned(),
+        url: "http://h/p?q".to_owned(),
+        ..HttpRequest::default()
+    })
+}
+
+#[tokio::test]
+async fn a_handler_ends_what_it_has_begun_although_its_connection_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut tasks = JoinSet::new();
+    let (begin, mut handlers) = mpsc::unbounded_channel();
+    let handler = move |_| {
+        let (go_on, gate) = oneshot::channel::<oneshot::Sender<()>>();
+        let begin = begin.clone();
+        async move {
+            begin.send(go_on).unwrap();
+            let ended = gate.await.unwrap();
+            ended.send(()).unwrap();
+            TunnelResponse::text(StatusCode::OK, "")
+        }
+    };
+    let mut told = open(listener.local_addr().unwrap().port(), handler, &mut tasks);
+    let mut first = Far::accept(&listener).await;
+    connected(&mut told).await;
+    first.send_at_once(&[&request(8), &Frame::Reconnect(Redirection::default())]).await;
+    first.is_closed().await;
+    let go_on = |go_on: oneshot::Sender<_>| {
+        let (end, ended) = oneshot::channel();
+        go_on.send(end).unwrap();
+        soon(ended)
+    };
+    let handler = soon(handlers.recv()).await.unwrap();
+    let mut second = Far::accept(&listener).await;
+    connected(&mut told).await;
+    go_on(handler).await.unwrap();
+    // Its answer comes too late: that of the next request is the first.
+    let answering = async { go_on(soon(handlers.recv()).await.unwrap()).await.unwrap() };
+    let (answer, ()) = tokio::join!(second.ask(), answering);
+    assert_eq!(answer.ack_id, 9);
+
+    second.send_at_once(&[&request(10), &Frame::Close(Status::default())]).await;
+    second.is_closed().await;
+    go_on(soon(handlers.recv()).await.unwrap()).await.unwrap();
+    assert!(matches!(soon(told.recv()).await, Some(Told::Ended(TunnelError::Closed { .. }))));
 }
 
 #[tokio::test]
