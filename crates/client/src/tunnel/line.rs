@@ -104,7 +104,10 @@ where
                         Ended::Lost(reason) => reason,
                     }
                 }
-                Err(error) if error.is_final() => return error.into(),
+                // What is wrong elsewhere may be right at home.
+                Err(error) if error.is_final() && goal == self.client.home() => {
+                    return error.into();
+                }
                 Err(error) => described(&error),
             };
             // Whoever was sent elsewhere in vain comes back.

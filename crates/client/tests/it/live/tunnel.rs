@@ -321,6 +321,30 @@ fn request(ack_id: i64) -> Frame {
 }
 
 #[tokio::test]
+async fn who_is_refused_where_it_was_sent_comes_home() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Some(format!("http://{}", elsewhere.local_addr().unwrap()));
+    let mut tasks = JoinSet::new();
+    let handler = |_| async { TunnelResponse::text(StatusCode::OK, "") };
+    let mut told = open(listener.local_addr().unwrap().port(), handler, &mut tasks);
+    let mut first = Far::accept(&listener).await;
+    connected(&mut told).await;
+    first.send(&Frame::Rebalance(Redirection { endpoint, ..Redirection::default() })).await;
+    let (mut socket, _) = soon(elsewhere.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        soon(socket.read_buf(&mut head)).await.unwrap();
+    }
+    socket.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    disconnected(&mut told).await;
+    let mut second = Far::accept(&listener).await;
+    connected(&mut told).await;
+    assert_eq!(first.ask().await.status_code, 200);
+    assert_eq!(second.ask().await.status_code, 200);
+}
+
+#[tokio::test]
 async fn a_handler_ends_what_it_has_begun_although_its_connection_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut tasks = JoinSet::new();
