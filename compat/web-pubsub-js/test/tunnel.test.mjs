@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { after, test } from 'node:test';
 
-import { Mailbox, within } from '../../js/lib/mailbox.mjs';
+import { Mailbox, eventually } from '../../js/lib/mailbox.mjs';
 import { PRIMARY_KEY, Service } from '../../js/lib/service.mjs';
 import { Socket, refusal } from '../../js/lib/socket.mjs';
 import { Proxy } from '../lib/proxy.mjs';
@@ -122,10 +122,7 @@ test('a service that ends sends its tunnels elsewhere, and they come to the next
   const { url } = await stage.serviceOf('chat').getClientAccessToken({ userId: 'ann' });
   const moved = new URL(url);
   moved.host = second.address;
-  const isBack = async () => {
-    while (!second.log.includes('a tunnel is open')) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  await within(isBack(), 'the tunnel of the second service');
+  await eventually(async () => second.log.includes('a tunnel is open'), 'the tunnel of the second service');
   const socket = await Socket.open(moved.toString());
   socket.terminate();
   server.stop();

@@ -54,7 +54,9 @@ class Lifecycle:
         client.stops.next()
 
     def test_the_same_client_again(self):
-        client = self.client()
+        # In the blocking kind the reader of a connection that was closed may sleep for 10 s and then take the present one for lost:
+        # what wakes nobody must be over long before.
+        client = self.client(ack_timeout=1.0, start_timeout=1.0, message_retry_total=3, message_retry_backoff_factor=0.01)
         ids = set()
         for _ in range(3):
             ids.add(client.open().id)
