@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use hookwire_proto::handler::{
-    AuthDocument, EventHandlerDocument, HubDocument, HubSettings, Secrets, SettingError,
-    UpstreamEvent,
+    EventHandlerDocument, HubDocument, HubSettings, Secrets, SettingError, UpstreamEvent,
 };
 use hookwire_proto::name::HubName;
 use hookwire_proto::template::{EventName, Templates, TemplatesDocument};
@@ -143,15 +142,15 @@ fn keep_secrets(document: &mut HubDocument, before: &HubDocument) -> Vec<Fault> 
             faults.push(Fault {
                 path: format!("eventHandlers[{at}].auth"),
                 message:
-                    "a file can be named in the configuration alone, for handlers at one server"
+                    "a file must be named in the configuration, for a handler at the same server"
                         .to_owned(),
             });
         }
         if auth.token_url.is_some() && auth.client_secret.is_none() {
-            let proof = |one: &AuthDocument| {
-                (one.token_url.clone(), one.client_id.clone(), one.scope.clone())
-            };
-            let same = known.find(|one| proof(one) == proof(auth));
+            let same = known.find(|one| {
+                let asks_the_same = one.client_id == auth.client_id && one.scope == auth.scope;
+                one.token_url == auth.token_url && asks_the_same
+            });
             auth.client_secret = same.and_then(|one| one.client_secret.clone());
         }
     }

@@ -303,6 +303,18 @@ mod tests {
         Ok(heads)
     }
 
+    /// Makes sure that a member reads these messages, whether they come in two pieces or byte by byte.
+    fn cut_anywhere(wire: &[u8], cuts: impl Iterator<Item = usize>, expected: &[Vec<u8>]) {
+        for cut in cuts {
+            let (mut member, _service) = member();
+            let (first, second) = wire.split_at(cut);
+            assert_eq!(heads(&mut member, &[first, second]).unwrap(), expected, "cut at {cut}");
+        }
+        let (mut member, _service) = member();
+        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+        assert_eq!(heads(&mut member, &bytes).unwrap(), expected, "byte by byte");
+    }
+
     #[test]
     fn messages_are_whole_however_the_bytes_are_cut() {
         let payloads: [Vec<u8>; 5] =
@@ -312,15 +324,8 @@ mod tests {
         let expected: Vec<Vec<u8>> =
             payloads.iter().map(|payload| payload[..payload.len().min(64)].to_vec()).collect();
         let cuts = (0..260).chain([wire.len() - 1, wire.len()]);
-        for cut in cuts {
-            let (mut member, _service) = member();
-            let (first, second) = wire.split_at(cut);
-            assert_eq!(heads(&mut member, &[first, second]).unwrap(), expected, "cut at {cut}");
-        }
+        cut_anywhere(&wire, cuts, &expected);
         let (mut member, _service) = member();
-        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
-        assert_eq!(heads(&mut member, &bytes).unwrap(), expected, "byte by byte");
-        let (mut member, _service) = super::tests::member();
         let all_but_one = heads(&mut member, &[&wire[..wire.len() - 1]]).unwrap();
         assert_eq!(all_but_one, expected[..4], "a message counts when its last byte is there");
     }
@@ -336,14 +341,7 @@ mod tests {
         ]
         .concat();
         let expected = [payload[..64].to_vec(), b"plain".to_vec()];
-        for cut in 0..wire.len() {
-            let (mut member, _service) = member();
-            let (first, second) = wire.split_at(cut);
-            assert_eq!(heads(&mut member, &[first, second]).unwrap(), expected, "cut at {cut}");
-        }
-        let (mut member, _service) = member();
-        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
-        assert_eq!(heads(&mut member, &bytes).unwrap(), expected, "byte by byte");
+        cut_anywhere(&wire, 0..wire.len(), &expected);
     }
 
     #[test]
