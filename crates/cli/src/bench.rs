@@ -3,14 +3,17 @@
 //! The load runs in this process, on one thread; what is measured runs in another: a child of this same program, or a service that
 //! runs already. What counts is the CPU time of that process for each unit of work, beside the least that the kernel takes for it.
 
+mod callgrind;
 mod child;
 mod connect;
 mod echo;
 mod echo_client;
 mod fanout;
 mod floor;
+mod form;
 mod histogram;
 mod idle;
+mod meter;
 mod process;
 mod publisher;
 mod report;
@@ -43,7 +46,7 @@ pub(crate) enum BenchCommand {
     ///
     /// Beside it runs the floor: a process that writes the same bytes to as many plain sockets in a bare loop. The ratio tells what
     /// the service adds to what the kernel takes.
-    Fanout(FanoutArguments),
+    Fanout(Box<FanoutArguments>),
     /// Measure messages that come back
     Echo(EchoArguments),
     /// Measure handshakes with a token

@@ -1,6 +1,8 @@
 //! Child processes: what is measured runs apart from the load, so that its CPU time and memory are its own.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child as Running, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -9,23 +11,37 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
+use super::callgrind::Callgrind;
+use super::meter::Meter;
 use super::process::Process;
 
-/// How long a child may take to say that it is ready.
-const START_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a child may take to say that it is ready; under valgrind everything takes long.
+const START_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Makes the allocator give freed memory back at once and use no huge pages, so that what a process holds is what it uses. Otherwise
 /// some megabytes come and go by themselves. Other allocators do not read it.
 const TIDY_ALLOCATOR: [(&str, &str); 2] =
     [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ALLOW_THP", "0")];
 
-/// How a child uses memory.
+/// How a child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
+pub(super) enum Run<'a> {
     /// As the shipped program does.
     AsShipped,
-    /// So that it can be measured.
-    Tidy,
+    /// With memory that can be measured.
+    TidyMemory,
+    /// So that its instructions are counted, with profiles in this folder.
+    Counted(&'a Path),
+}
+
+impl<'a> Run<'a> {
+    /// Returns how a child runs whose instructions are counted if there is a folder for the profiles, which is made.
+    pub(super) fn counted_into(profiles: Option<&'a Path>) -> anyhow::Result<Self> {
+        let Some(folder) = profiles else { return Ok(Self::AsShipped) };
+        fs::create_dir_all(folder)
+            .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+        Ok(Self::Counted(folder))
+    }
 }
 
 /// A child process of this same program. Ends with this value, and with this process, however that ends.
@@ -33,16 +49,23 @@ pub(super) enum Memory {
 pub(super) struct Child {
     running: Running,
     stdin: ChildStdin,
+    /// Where its profiles are, if its instructions are counted.
+    profiles: Option<PathBuf>,
     /// The one line of JSON that it prints when ready.
     pub(super) ready: Value,
 }
 
 impl Child {
     /// Starts `hookwire bench <arguments>` and waits until it is ready.
-    pub(super) fn start(arguments: &[String], memory: Memory) -> anyhow::Result<Self> {
+    pub(super) fn start(arguments: &[String], run: Run<'_>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program's own file is not known")?;
-        let mut command = Command::new(program);
-        if memory == Memory::Tidy {
+        let (mut command, profiles) = match run {
+            Run::AsShipped | Run::TidyMemory => (Command::new(program), None),
+            Run::Counted(folder) => {
+                (Callgrind::command(&program, folder)?, Some(folder.to_owned()))
+            }
+        };
+        if run == Run::TidyMemory {
             command.envs(TIDY_ALLOCATOR);
         }
         let mut running = command
@@ -57,13 +80,21 @@ impl Child {
         let stdin = running.stdin.take().context("a child has no standard input")?;
         let stdout = running.stdout.take().context("a child has no standard output")?;
         let ready = first_line(stdout);
-        let mut child = Self { running, stdin, ready: Value::Null };
+        let mut child = Self { running, stdin, profiles, ready: Value::Null };
         child.ready = ready.context("the child process did not get ready")?;
         Ok(child)
     }
 
     pub(super) fn process(&self) -> Process {
         Process::new(self.running.id())
+    }
+
+    /// Returns the counter of what it uses.
+    pub(super) fn meter(&self) -> Meter {
+        match &self.profiles {
+            None => Meter::Cpu(self.process()),
+            Some(folder) => Meter::Instructions(Callgrind::of(self.process(), folder.clone())),
+        }
     }
 
     /// Returns a text of the line that the child printed when ready.

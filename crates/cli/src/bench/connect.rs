@@ -7,10 +7,9 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::ROUNDS_MAX;
-use super::child::Memory;
+use super::child::Run;
 use super::histogram::{Histogram, Percentiles};
-use super::process::Process;
-use super::report::{CpuPerUnit, Progress, Spread, Table, hundredths, per, whole};
+use super::report::{Cost, Progress, Spread, Table, hundredths, per, whole};
 use super::swarm::{Clock, Handler, Swarm};
 use super::target::TargetArguments;
 
@@ -51,7 +50,7 @@ pub(super) struct ConnectOutcome {
 struct Round {
     connections_per_second: f64,
     latency: Percentiles,
-    cpu_per_connection: Option<CpuPerUnit>,
+    cpu_ns_per_connection: Option<Cost>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,9 +61,9 @@ struct Summary {
 
 pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<ConnectOutcome> {
     let connections = usize::try_from(arguments.connections)?;
-    let target = arguments.target.open(connections, Memory::AsShipped)?;
-    let handshakes = (0..connections)
-        .map(|index| target.handshake(&format!("user-{index}")))
+    let target = arguments.target.open(connections, Run::AsShipped)?;
+    let openings = (0..connections)
+        .map(|index| target.opening(&format!("user-{index}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let door = target.door(usize::try_from(arguments.in_flight)?);
     let clock = Clock::start();
@@ -74,11 +73,11 @@ pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<Co
     let mut latency = Histogram::new();
     for number in 0..=arguments.rounds {
         let mut waits = Waits { latency: Histogram::new(), bar: &bar };
-        let cpu_before = target.process().map(Process::cpu_at_rest).transpose()?;
+        let cpu_before = target.used_at_rest()?;
         let begin = clock.now();
-        swarm.connect(&door, connections, |index| handshakes[index].clone(), &mut waits)?;
+        swarm.connect(&door, connections, |index| openings[index].clone(), &mut waits)?;
         let seconds = Duration::from_nanos(clock.now() - begin).as_secs_f64();
-        let cpu_after = target.process().map(Process::cpu_at_rest).transpose()?;
+        let cpu_after = target.used_at_rest()?;
         // What their end costs lies between two rounds.
         swarm.reset();
         if number == 0 {
@@ -88,13 +87,13 @@ pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<Co
         rounds.push(Round {
             connections_per_second: per(arguments.connections, 1) / seconds,
             latency: waits.latency.percentiles(),
-            cpu_per_connection: cpu_before
+            cpu_ns_per_connection: cpu_before
                 .zip(cpu_after)
-                .map(|(before, after)| CpuPerUnit::new(after - before, arguments.connections)),
+                .map(|(before, after)| Cost::new(after - before, arguments.connections)),
         });
     }
     bar.finish_and_clear();
-    let cpu = rounds.iter().filter_map(|round| round.cpu_per_connection).map(|cpu| cpu.all_ns);
+    let cpu = rounds.iter().filter_map(|round| round.cpu_ns_per_connection).map(|cpu| cpu.all);
     let summary =
         Summary { cpu_ns_per_connection: Spread::of(cpu), latency: latency.percentiles() };
     Ok(ConnectOutcome {
@@ -140,8 +139,8 @@ impl Display for ConnectOutcome {
                 whole(round.connections_per_second),
                 whole(round.latency.p50_us),
                 whole(round.latency.p99_us),
-                hundredths(round.cpu_per_connection.map(|cpu| us(cpu.all_ns))),
-                hundredths(round.cpu_per_connection.and_then(|cpu| cpu.shards_ns).map(us)),
+                hundredths(round.cpu_ns_per_connection.map(|cpu| us(cpu.all))),
+                hundredths(round.cpu_ns_per_connection.and_then(|cpu| cpu.shards).map(us)),
             ]);
         }
         let (cpu, latency) = (self.summary.cpu_ns_per_connection, self.summary.latency);

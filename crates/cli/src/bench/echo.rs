@@ -1,6 +1,7 @@
 //! `bench echo`: clients that send and get back what they sent, through a service in echo mode.
 
 use std::fmt::{self, Display};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use serde::Serialize;
 use url::{Position, Url};
 
 use super::ROUNDS_MAX;
-use super::child::{Child, Memory};
+use super::child::{Child, Run};
 use super::histogram::{Histogram, Percentiles};
+use super::meter::{Meter, Unit};
 use super::process::{OTHER_FILES, Process, allow_open_files};
-use super::report::{CpuPerUnit, Progress, Spread, Table, hundredths, per, whole};
-use super::swarm::{Clock, Door, Handler, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Stamp, Swarm};
+use super::report::{Cost, Progress, Spread, Table, hundredths, per, whole};
+use super::swarm::{
+    Clock, Door, Entrance, Handler, Opening, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Stamp, Swarm,
+};
 use super::target::{SHARDS_MAX, locate, random, start};
 use super::wire::Upgrade;
 
@@ -66,12 +70,16 @@ pub(crate) struct EchoArguments {
     /// Rounds that count; one before them warms up
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=ROUNDS_MAX))]
     rounds: u64,
+    /// Count instructions instead of CPU time, by valgrind, and leave a profile of each round in this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "url")]
+    instructions: Option<PathBuf>,
 }
 
 /// What came of it.
 #[derive(Debug, Serialize)]
 pub(super) struct EchoOutcome {
     benchmark: &'static str,
+    unit: Unit,
     connections: u64,
     in_flight: u64,
     size_bytes: u64,
@@ -85,12 +93,12 @@ pub(super) struct EchoOutcome {
 struct Round {
     messages_per_second: f64,
     latency: Percentiles,
-    cpu_per_message: Option<CpuPerUnit>,
+    cost_per_message: Option<Cost>,
 }
 
 #[derive(Debug, Serialize)]
 struct Summary {
-    cpu_ns_per_message: Option<Spread>,
+    cost_per_message: Option<Spread>,
     latency: Percentiles,
 }
 
@@ -107,7 +115,7 @@ pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoO
     let clock = Clock::start();
     let mut swarm = Swarm::new(clock)?;
     let mut echoes = Echoes::new(connections);
-    swarm.connect(&server.door, connections, |_| server.handshake.clone(), &mut echoes)?;
+    swarm.connect(&server.door, connections, |_| server.opening.clone(), &mut echoes)?;
     let mut clients = Clients {
         swarm,
         echoes,
@@ -121,11 +129,11 @@ pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoO
     let mut rounds = Vec::new();
     let mut latency = Histogram::new();
     for number in 0..=arguments.rounds {
-        let cpu_before = server.process.map(Process::cpu_at_rest).transpose()?;
+        let before = server.meter.as_ref().map(Meter::used_at_rest).transpose()?;
         let begin = clock.now();
         clients.round(each, &bar)?;
         let seconds = Duration::from_nanos(clock.now() - begin).as_secs_f64();
-        let cpu_after = server.process.map(Process::cpu_at_rest).transpose()?;
+        let after = server.meter.as_ref().map(Meter::used_at_rest).transpose()?;
         let of_round = std::mem::replace(&mut clients.echoes.latency, Histogram::new());
         if number == 0 {
             continue;
@@ -134,16 +142,17 @@ pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoO
         rounds.push(Round {
             messages_per_second: per(messages, 1) / seconds,
             latency: of_round.percentiles(),
-            cpu_per_message: cpu_before
-                .zip(cpu_after)
-                .map(|(before, after)| CpuPerUnit::new(after - before, messages)),
+            cost_per_message: before
+                .zip(after)
+                .map(|(before, after)| Cost::new(after - before, messages)),
         });
     }
     bar.finish_and_clear();
-    let cpu = rounds.iter().filter_map(|round| round.cpu_per_message).map(|cpu| cpu.all_ns);
-    let summary = Summary { cpu_ns_per_message: Spread::of(cpu), latency: latency.percentiles() };
+    let cost = rounds.iter().filter_map(|round| round.cost_per_message).map(|cost| cost.all);
+    let summary = Summary { cost_per_message: Spread::of(cost), latency: latency.percentiles() };
     Ok(EchoOutcome {
         benchmark: "echo",
+        unit: Unit::of(arguments.instructions.is_some()),
         connections: arguments.connections,
         in_flight: arguments.in_flight,
         size_bytes: arguments.size,
@@ -158,29 +167,28 @@ pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoO
 struct Server {
     /// Ends with this value.
     _child: Option<Child>,
-    process: Option<Process>,
+    meter: Option<Meter>,
     door: Door,
-    handshake: Vec<u8>,
+    opening: Opening,
 }
 
 impl Server {
     fn open(arguments: &EchoArguments) -> anyhow::Result<Self> {
-        let (child, process, url) = if let Some(url) = &arguments.url {
-            (None, arguments.pid.map(Process::new), url.clone())
+        let (child, meter, url) = if let Some(url) = &arguments.url {
+            (None, arguments.pid.map(|pid| Meter::Cpu(Process::new(pid))), url.clone())
         } else {
-            let (child, _) =
-                start("echo-server", arguments.shards, arguments.pin, Memory::AsShipped, &[])?;
+            let run = Run::counted_into(arguments.instructions.as_deref())?;
+            let (child, _) = start("echo-server", arguments.shards, arguments.pin, run, &[])?;
             let url = child.told("url")?.parse()?;
-            let process = child.process();
-            (Some(child), Some(process), url)
+            let meter = child.meter();
+            (Some(child), Some(meter), url)
         };
         let (address, authority) = locate(&url, arguments.allow_remote)?;
-        let upgrade = Rc::new(Upgrade::new(random()?, false));
-        let handshake =
-            upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
-        let door =
-            Door { address, upgrade: Some(upgrade), tls: None, in_flight: HANDSHAKES_IN_FLIGHT };
-        Ok(Self { _child: child, process, door, handshake })
+        let upgrade = Upgrade::new(random()?, false);
+        let request = upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
+        let opening = Opening { request, entrance: Some(Rc::new(Entrance::silent(upgrade))) };
+        let door = Door { address, tls: None, in_flight: HANDSHAKES_IN_FLIGHT };
+        Ok(Self { _child: child, meter, door, opening })
     }
 }
 
@@ -277,23 +285,24 @@ impl Display for EchoOutcome {
             "echo with {} connections, {} bytes, {} in flight, {} messages a round",
             self.connections, self.size_bytes, self.in_flight, self.messages_per_round
         )?;
-        let mut table = Table::new(["round", "messages/s", "p50 µs", "p99 µs", "CPU ns"]);
+        let mut table =
+            Table::new(["round", "messages/s", "p50 µs", "p99 µs", self.unit.columns()[0]]);
         for (at, round) in self.rounds.iter().enumerate() {
             table.row([
                 (at + 1).to_string(),
                 whole(round.messages_per_second),
                 hundredths(round.latency.p50_us),
                 hundredths(round.latency.p99_us),
-                whole(round.cpu_per_message.map(|cpu| cpu.all_ns)),
+                whole(round.cost_per_message.map(|cost| cost.all)),
             ]);
         }
-        let (cpu, latency) = (self.summary.cpu_ns_per_message, self.summary.latency);
+        let (cost, latency) = (self.summary.cost_per_message, self.summary.latency);
         table.row([
             "median".to_owned(),
             String::new(),
             hundredths(latency.p50_us),
             hundredths(latency.p99_us),
-            whole(cpu.map(|cpu| cpu.median)),
+            whole(cost.map(|cost| cost.median)),
         ]);
         let nothing = String::new;
         table.row([
@@ -301,7 +310,7 @@ impl Display for EchoOutcome {
             nothing(),
             nothing(),
             nothing(),
-            whole(cpu.map(|cpu| cpu.min)),
+            whole(cost.map(|cost| cost.min)),
         ]);
         write!(f, "{table}")
     }

@@ -6,13 +6,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use hookwire_proto::envelope::FRAME_PAYLOAD_BYTES_MAX;
 use hookwire_proto::frame::{Header, Opcode};
 use serde_json::json;
 
-use super::child::{Child, Memory};
-use super::fanout::Receipts;
-use super::process::{Process, allow_open_files, pin};
-use super::swarm::{Clock, Door, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Stamp, Swarm};
+use super::child::{Child, Run};
+use super::fanout::{Audience, Receipts};
+use super::meter::Meter;
+use super::process::{Used, allow_open_files, pin};
+use super::swarm::{Clock, Door, Opening, PAYLOAD_BYTES_MIN, Stamp, Swarm};
 
 /// Frames in one `writev`.
 pub(super) const BATCH_MAX: usize = 16;
@@ -23,9 +25,15 @@ pub(crate) struct FloorArguments {
     /// Sockets that it accepts
     #[arg(long)]
     connections: usize,
-    /// Payload of a frame
+    /// Who takes turns to get a frame
     #[arg(long)]
-    size: usize,
+    targets: usize,
+    /// Sockets of each
+    #[arg(long)]
+    target_size: usize,
+    /// Payload bytes of frames; the sockets have them in turn
+    #[arg(long, value_delimiter = ',')]
+    payload_bytes: Vec<usize>,
     /// Run on this core alone
     #[arg(long)]
     core: Option<usize>,
@@ -36,60 +44,75 @@ pub(crate) struct FloorArguments {
 pub(super) struct Floor {
     /// Before the child: what it still holds is reset.
     swarm: Swarm,
+    meter: Meter,
     child: Child,
+    audience: Audience,
     receipts: Receipts,
     clock: Clock,
     sent: u64,
 }
 
 impl Floor {
-    /// Starts the child and connects to it.
+    /// Starts the child and connects to it. Sockets get frames with so many payload bytes, in turn.
     pub(super) fn start(
-        connections: usize,
-        size: usize,
+        audience: Audience,
+        payload_bytes: &[u64],
         core: Option<usize>,
+        run: Run<'_>,
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        let payload_bytes: Vec<String> = payload_bytes.iter().map(u64::to_string).collect();
         let mut arguments = vec![
             "floor".to_owned(),
-            format!("--connections={connections}"),
-            format!("--size={size}"),
+            format!("--connections={}", audience.clients),
+            format!("--targets={}", audience.targets),
+            format!("--target-size={}", audience.size),
+            format!("--payload-bytes={}", payload_bytes.join(",")),
         ];
         arguments.extend(core.map(|core| format!("--core={core}")));
-        let child = Child::start(&arguments, Memory::AsShipped)?;
+        let child = Child::start(&arguments, run)?;
         let address: SocketAddr = child.told("listen")?.parse()?;
-        let door = Door { address, upgrade: None, tls: None, in_flight: 1 };
+        // One at a time: the child knows its sockets by their order.
+        let door = Door { address, tls: None, in_flight: 1 };
         let mut swarm = Swarm::new(clock)?;
-        let mut receipts = Receipts::new(connections);
-        swarm.connect(&door, connections, |_| Vec::new(), &mut receipts)?;
-        Ok(Self { child, swarm, receipts, clock, sent: 0 })
+        let mut receipts = Receipts::new(&audience);
+        swarm.connect(&door, audience.clients, |_| Opening::default(), &mut receipts)?;
+        let meter = child.meter();
+        Ok(Self { swarm, meter, child, audience, receipts, clock, sent: 0 })
     }
 
-    pub(super) fn process(&self) -> Process {
-        self.child.process()
-    }
-
-    /// Has `messages` written to every socket, `batch` at a time, the next when the last has come everywhere.
-    pub(super) fn send(&mut self, messages: u64, batch: u64) -> anyhow::Result<()> {
+    /// Has `messages` written to everybody whom they concern, `batch` at a time, the next when the last has come everywhere. Returns what
+    /// the child used for it.
+    pub(super) fn round(&mut self, messages: u64, batch: u64) -> anyhow::Result<Used> {
+        let before = self.meter.used_at_rest()?;
         let end = self.sent + messages;
         while self.sent < end {
             let count = batch.min(end - self.sent);
             self.child.tell(&format!("{} {} {count}", self.sent, self.clock.now()))?;
             self.sent += count;
-            while self.receipts.delivered() < self.sent * self.swarm.len() as u64 {
+            while self.receipts.delivered() < self.audience.deliveries(self.sent) {
                 self.swarm.turn(&mut self.receipts)?;
             }
         }
-        Ok(())
+        Ok(self.meter.used_at_rest()? - before)
     }
 }
 
 /// The child: accepts, then obeys lines of "first sequence, time, count".
 pub(super) fn run(arguments: &FloorArguments) -> anyhow::Result<ExitCode> {
+    let lengths = &arguments.payload_bytes;
     ensure!(
-        (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&arguments.size),
-        "a payload has {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX} bytes"
+        !lengths.is_empty()
+            && lengths
+                .iter()
+                .all(|bytes| (PAYLOAD_BYTES_MIN..=FRAME_PAYLOAD_BYTES_MAX).contains(bytes)),
+        "a payload has {PAYLOAD_BYTES_MIN} to {FRAME_PAYLOAD_BYTES_MAX} bytes"
     );
+    let audience = Audience {
+        clients: arguments.connections,
+        targets: arguments.targets,
+        size: arguments.target_size,
+    };
     allow_open_files(arguments.connections as u64)?;
     if let Some(core) = arguments.core {
         pin(core, true)?;
@@ -112,29 +135,40 @@ pub(super) fn run(arguments: &FloorArguments) -> anyhow::Result<ExitCode> {
         let mut next = || numbers.next().and_then(Result::ok).context("an order has three numbers");
         let (first, sent, count) = (next()?, next()?, next()?);
         ensure!(count <= BATCH_MAX as u64, "an order is for at most {BATCH_MAX} frames");
-        let frames: Vec<Vec<u8>> = (first..first + count)
-            .map(|sequence| frame(Stamp { sequence, sent }, arguments.size))
+        // By length, then by message.
+        let of_message = |sequence| Stamp { sequence, sent };
+        let frames: Vec<Vec<Vec<u8>>> = lengths
+            .iter()
+            .map(|bytes| (first..first + count).map(|at| frame(of_message(at), *bytes)).collect())
             .collect();
-        write_all(&mut sockets, &frames)?;
+        if audience.targets == 1 {
+            for (at, socket) in sockets.iter_mut().enumerate() {
+                write_all(socket, &frames[at % frames.len()])?;
+            }
+            continue;
+        }
+        for (at, sequence) in (first..first + count).enumerate() {
+            for member in audience.members(audience.target_of(sequence)) {
+                write_all(&mut sockets[member], &frames[member % frames.len()][at..=at])?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_all(sockets: &mut [TcpStream], frames: &[Vec<u8>]) -> anyhow::Result<()> {
+fn write_all(socket: &mut TcpStream, frames: &[Vec<u8>]) -> anyhow::Result<()> {
     let bytes: usize = frames.iter().map(Vec::len).sum();
-    for socket in sockets {
-        let written = match frames {
-            [frame] => socket.write(frame)?,
-            frames => {
-                let mut slices = [IoSlice::new(&[]); BATCH_MAX];
-                for (slice, frame) in slices.iter_mut().zip(frames) {
-                    *slice = IoSlice::new(frame);
-                }
-                socket.write_vectored(&slices[..frames.len()])?
+    let written = match frames {
+        [frame] => socket.write(frame)?,
+        frames => {
+            let mut slices = [IoSlice::new(&[]); BATCH_MAX];
+            for (slice, frame) in slices.iter_mut().zip(frames) {
+                *slice = IoSlice::new(frame);
             }
-        };
-        ensure!(written == bytes, "a socket took {written} bytes of {bytes}");
-    }
+            socket.write_vectored(&slices[..frames.len()])?
+        }
+    };
+    ensure!(written == bytes, "a socket took {written} bytes of {bytes}");
     Ok(())
 }
 

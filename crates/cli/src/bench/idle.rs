@@ -1,18 +1,21 @@
 //! `bench idle`: the memory of a connection that does nothing.
 
 use std::fmt::{self, Display};
+use std::ops::Range;
 use std::str;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use hookwire_client::ClientAccess;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::child::Memory;
+use super::child::Run;
+use super::form::Wire;
 use super::process::Process;
 use super::publisher::Publisher;
 use super::report::{Progress, Table, hundredths, per, whole};
-use super::swarm::{Clock, Handler, Swarm};
+use super::swarm::{Clock, Handler, Opening, Swarm};
 use super::target::{Target, TargetArguments};
 use super::upstream::Upstream;
 
@@ -42,7 +45,10 @@ pub(crate) struct IdleArguments {
     /// Connections in the end
     #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u64).range(2..=CONNECTIONS_MAX))]
     connections: u64,
-    /// Who says which user a connection has
+    /// How the connections want messages; but for `simple`, their tokens say who they are and that they are in a group
+    #[arg(long, value_enum, default_value_t = Wire::Simple)]
+    wire: Wire,
+    /// Who says which user a simple connection has
     #[arg(long, value_enum, default_value_t = Identity::Upstream)]
     identity: Identity,
     /// Looks at the service's memory on the way
@@ -66,6 +72,7 @@ enum Identity {
 #[derive(Debug, Serialize)]
 pub(super) struct IdleOutcome {
     benchmark: &'static str,
+    wire: Wire,
     identity: Identity,
     groups: u32,
     shards: Option<u16>,
@@ -90,13 +97,15 @@ struct Look {
 pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleOutcome> {
     let (from, to) = (arguments.from, arguments.connections);
     ensure!(from < to, "there must be more connections in the end ({to}) than at first ({from})");
-    let with_upstream = arguments.identity == Identity::Upstream || !arguments.no_group;
+    let is_preview = arguments.wire == Wire::Simple;
+    let identity = if is_preview { arguments.identity } else { Identity::Token };
+    let with_upstream = is_preview && (identity == Identity::Upstream || !arguments.no_group);
     if with_upstream && arguments.target.shards().is_none() {
         bail!(
             "a service that runs already has upstreams of its own, which are not replaced: add --identity token --no-group"
         );
     }
-    let target = arguments.target.open(usize::try_from(arguments.connections)?, Memory::Tidy)?;
+    let target = arguments.target.open(usize::try_from(arguments.connections)?, Run::TidyMemory)?;
     let process =
         target.process().context("the memory of an unknown process cannot be read: add --pid")?;
     let progress = Progress::new(json);
@@ -105,12 +114,12 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
         Arrivals { ids: Vec::new(), bar: progress.bar("connect", arguments.connections) };
 
     let upstream = if with_upstream {
-        let upstream = Upstream::start(arguments.identity == Identity::Upstream)?;
+        let upstream = Upstream::start(identity == Identity::Upstream)?;
         let settings = upstream.settings(target.service().hub().as_str());
         let path = "/manage/v1/ws/upstream";
         let token = target.service().rest_token(path, Duration::from_hours(1));
         let mut caller = target.publisher(&swarm)?;
-        caller.queue("POST", path, &token, "application/json", settings.as_bytes())?;
+        caller.queue("POST", path, Some(&token), "application/json", settings.as_bytes())?;
         answered(&mut swarm, &mut caller, &mut arrivals, 0)?;
         Some(upstream)
     } else {
@@ -121,8 +130,10 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
         let connections = from + (to - from) * step / arguments.steps;
         let before = swarm.len();
         let count = usize::try_from(connections)?;
-        connect(&target, &mut swarm, &mut arrivals, count, arguments.identity)?;
-        if !arguments.no_group {
+        let openings = openings(arguments, &target, before..count)?;
+        let door = target.door(HANDSHAKES_IN_FLIGHT);
+        swarm.connect(&door, count, |index| openings[index - before].clone(), &mut arrivals)?;
+        if is_preview && !arguments.no_group {
             join(&target, &mut swarm, &mut arrivals, before)?;
         }
         looks.push(Look { connections, proportional_bytes: at_rest(process)? });
@@ -131,7 +142,8 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
     let last = looks[looks.len() - 1];
     Ok(IdleOutcome {
         benchmark: "idle",
-        identity: arguments.identity,
+        wire: arguments.wire,
+        identity,
         groups: u32::from(!arguments.no_group),
         shards: arguments.target.shards(),
         bytes_per_connection: last.slope_since(looks[1]),
@@ -149,22 +161,26 @@ impl Look {
     }
 }
 
-fn connect(
+fn openings(
+    arguments: &IdleArguments,
     target: &Target,
-    swarm: &mut Swarm,
-    arrivals: &mut Arrivals,
-    connections: usize,
-    identity: Identity,
-) -> anyhow::Result<()> {
-    let before = swarm.len();
-    let handshakes = (before..connections)
-        .map(|index| match identity {
-            Identity::Upstream => Ok(target.anonymous_handshake()),
-            Identity::Token => target.handshake(&format!("user-{index}")),
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let door = target.door(HANDSHAKES_IN_FLIGHT);
-    swarm.connect(&door, connections, |index| handshakes[index - before].clone(), arrivals)
+    connections: Range<usize>,
+) -> anyhow::Result<Vec<Opening>> {
+    let forms = arguments.wire.forms();
+    let entrances: Vec<_> = forms.iter().map(|form| target.entrance(*form)).collect();
+    let opening = |index: usize| {
+        let user = format!("user-{index}");
+        match (arguments.wire, arguments.identity) {
+            (Wire::Simple, Identity::Upstream) => Ok(target.anonymous_opening()),
+            (Wire::Simple, Identity::Token) => target.opening(&user),
+            _ => {
+                let access = ClientAccess::new().user(user);
+                let access = if arguments.no_group { access } else { access.group(GROUP) };
+                target.opening_as(&access, entrances[index % entrances.len()].clone())
+            }
+        }
+    };
+    connections.map(opening).collect()
 }
 
 /// Puts the connections from `first` on into the group, each by its id.
@@ -183,7 +199,7 @@ fn join(
         let hub = target.service().hub();
         let path = format!("/ws/api/v1/hubs/{hub}/groups/{GROUP}/connections/{}", arrivals.ids[at]);
         let token = target.service().rest_token(&path, Duration::from_hours(1));
-        caller.queue("PUT", &path, &token, "text/plain", b"")?;
+        caller.queue("PUT", &path, Some(&token), "text/plain", b"")?;
         answered(swarm, &mut caller, arrivals, CALLS_IN_FLIGHT)?;
     }
     answered(swarm, &mut caller, arrivals, 0)

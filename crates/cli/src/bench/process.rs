@@ -25,22 +25,27 @@ const TICK_NS: u64 = 10_000_000;
 /// Open files that a process needs beside its connections.
 pub(super) const OTHER_FILES: u64 = 64;
 
+/// Most processes of a tree that is measured.
+const TREE_PROCESSES_MAX: usize = 4_096;
+
 /// A process whose CPU time and memory are measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Process {
     pid: u32,
+    /// Whether its descendants count as well.
+    is_tree: bool,
 }
 
-/// CPU time in nanoseconds, user and system.
+/// What a process has used: nanoseconds of CPU time, user and system, or instructions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CpuTime {
-    /// Of threads named `shard-…`; their share tells what deliveries cost without the HTTP side.
+pub(super) struct Used {
+    /// By shards; their share tells what deliveries cost without the HTTP side.
     pub(super) shards: u64,
-    /// Of all threads.
+    /// By all threads.
     pub(super) all: u64,
 }
 
-impl Sub for CpuTime {
+impl Sub for Used {
     type Output = Self;
 
     fn sub(self, earlier: Self) -> Self {
@@ -53,11 +58,20 @@ impl Sub for CpuTime {
 
 impl Process {
     pub(super) const fn new(pid: u32) -> Self {
-        Self { pid }
+        Self { pid, is_tree: false }
+    }
+
+    /// Returns a process and its descendants, whose CPU time is measured together.
+    pub(super) const fn tree(pid: u32) -> Self {
+        Self { pid, is_tree: true }
+    }
+
+    pub(super) const fn pid(self) -> u32 {
+        self.pid
     }
 
     /// Returns the CPU time used so far, once the process is at rest, so that nothing of the work before is missing.
-    pub(super) fn cpu_at_rest(self) -> anyhow::Result<CpuTime> {
+    pub(super) fn cpu_at_rest(self) -> anyhow::Result<Used> {
         let mut before = self.cpu()?;
         for _ in 0..REST_TIME_MAX.as_millis() / REST_LOOK.as_millis() {
             thread::sleep(REST_LOOK);
@@ -71,20 +85,40 @@ impl Process {
     }
 
     /// Returns the CPU time of the threads that exist. The kernel adds up while a thread runs, up to a few milliseconds late.
-    fn cpu(self) -> anyhow::Result<CpuTime> {
-        let tasks = self.path("task");
-        let tasks = fs::read_dir(&tasks).with_context(|| {
-            format!("process {} cannot be watched: {}", self.pid, tasks.display())
-        })?;
-        let mut total = CpuTime::default();
-        for task in tasks {
-            let task = task?.path();
-            // A thread that ends meanwhile had no part in what is measured.
-            let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
-            let Some(used) = thread_cpu(&task)? else { continue };
-            total.all += used;
-            if name.starts_with("shard-") {
-                total.shards += used;
+    fn cpu(self) -> anyhow::Result<Used> {
+        let mut total = Used::default();
+        let mut processes = vec![self];
+        let mut at = 0;
+        while let Some(process) = processes.get(at).copied() {
+            at += 1;
+            let tasks = process.path("task");
+            let tasks = fs::read_dir(&tasks).with_context(|| {
+                format!("process {} cannot be watched: {}", process.pid, tasks.display())
+            })?;
+            for task in tasks {
+                let task = task?.path();
+                // A thread that ends meanwhile had no part in what is measured.
+                let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
+                let Some(used) = thread_cpu(&task)? else { continue };
+                total.all += used;
+                if name.starts_with("shard-") {
+                    total.shards += used;
+                }
+                if self.is_tree {
+                    let children = fs::read_to_string(task.join("children"))
+                        .with_context(|| format!("{} tells no children", task.display()))?;
+                    processes.extend(
+                        children
+                            .split_whitespace()
+                            .filter_map(|pid| pid.parse().ok())
+                            .map(Self::new),
+                    );
+                    ensure!(
+                        processes.len() <= TREE_PROCESSES_MAX,
+                        "process {} has more than {TREE_PROCESSES_MAX} descendants",
+                        self.pid
+                    );
+                }
             }
         }
         Ok(total)
@@ -177,6 +211,21 @@ mod tests {
         assert!(0 < process.proportional_bytes().unwrap());
         let absent = Process::new(u32::MAX).cpu_at_rest().unwrap_err().to_string();
         assert!(absent.contains("4294967295"), "{absent}");
+    }
+
+    #[test]
+    fn a_tree_is_a_process_and_its_children() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("there is a cat");
+        let [alone, tree] = [Process::new, Process::tree].map(|of| of(std::process::id()));
+        let of_child = Process::new(child.id()).cpu_at_rest().unwrap().all;
+        assert!(0 < of_child);
+        let before = alone.cpu().unwrap().all;
+        assert!(before + of_child <= tree.cpu().unwrap().all);
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Publisher {
         &mut self,
         method: &str,
         path: &str,
-        token: &str,
+        token: Option<&str>,
         content_type: &str,
         body: &[u8],
     ) -> anyhow::Result<()> {

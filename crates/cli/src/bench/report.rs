@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::process::CpuTime;
+use super::process::Used;
 
 /// The smallest and the middle of the values of all rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -32,19 +32,19 @@ impl Spread {
     }
 }
 
-/// CPU time of one unit of work, in nanoseconds.
+/// What one unit of work costs: nanoseconds of CPU time, or instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct CpuPerUnit {
+pub(super) struct Cost {
     /// The whole process.
-    pub(super) all_ns: f64,
-    /// Its shards alone; `None` for a process whose threads are not named so.
-    pub(super) shards_ns: Option<f64>,
+    pub(super) all: f64,
+    /// Its shards alone; `None` for a process that has none.
+    pub(super) shards: Option<f64>,
 }
 
-impl CpuPerUnit {
-    pub(super) fn new(used: CpuTime, units: u64) -> Self {
-        let shards_ns = (used.shards != 0).then(|| per(used.shards, units));
-        Self { all_ns: per(used.all, units), shards_ns }
+impl Cost {
+    pub(super) fn new(used: Used, units: u64) -> Self {
+        let shards = (used.shards != 0).then(|| per(used.shards, units));
+        Self { all: per(used.all, units), shards }
     }
 }
 

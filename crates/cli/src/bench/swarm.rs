@@ -1,5 +1,6 @@
 //! Thousands of clients on one thread: non-blocking sockets, one epoll instance, one buffer, no copy of payloads.
 
+mod entrance;
 mod member;
 mod stream;
 
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookwire_proto::envelope::FRAME_PAYLOAD_BYTES_MAX;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -17,9 +20,9 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+pub(super) use self::entrance::{Entrance, Ready};
 use self::member::Member;
 use self::stream::MemberStream;
-use super::wire::Upgrade;
 
 /// Bytes read from one socket at once.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -33,8 +36,15 @@ pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Connections from one source address; the kernel has about 28,000 ports for each.
 const CONNECTIONS_PER_SOURCE: usize = 10_000;
 
+/// What a [`Stamp`] begins with. It stands nowhere else in what a server sends.
+const STAMP_MARKER: &[u8; 2] = b"~#";
+
+/// Bytes of a [`Stamp`]'s two numbers, as they are and as text.
+const STAMP_NUMBERS_BYTES: usize = 12;
+const STAMP_TEXT_BYTES: usize = STAMP_NUMBERS_BYTES / 3 * 4;
+
 /// Shortest payload of a message: its [`Stamp`].
-pub(super) const PAYLOAD_BYTES_MIN: usize = 16;
+pub(super) const PAYLOAD_BYTES_MIN: usize = STAMP_MARKER.len() + STAMP_TEXT_BYTES;
 
 /// Longest payload of a message: what fits into one frame of the service.
 pub(super) const PAYLOAD_BYTES_MAX: usize = FRAME_PAYLOAD_BYTES_MAX;
@@ -47,7 +57,7 @@ pub(super) trait Handler {
     /// A whole message came at `now`; `head` is its payload, or the first [`member::PAYLOAD_HEAD_BYTES`] of it.
     fn message(&mut self, member: usize, head: &[u8], now: u64) -> anyhow::Result<()>;
 
-    /// A member's connection stands, `waited` nanoseconds after it was begun.
+    /// A member is ready, `waited` nanoseconds after it was begun.
     fn opened(&mut self, _member: usize, _waited: u64) {}
 }
 
@@ -65,7 +75,8 @@ impl Clock {
     }
 }
 
-/// The beginning of every payload: which message it is and when it was sent.
+/// The beginning of every payload: which message it is and when it was sent, each in 48 bits. It is printable ASCII that no encoding
+/// changes, so that it is found where it lies, whatever stands around the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) sequence: u64,
@@ -75,25 +86,42 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Writes the stamp over the start of a payload of at least [`PAYLOAD_BYTES_MIN`].
     pub(super) fn put(self, payload: &mut [u8]) {
-        payload[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        payload[8..16].copy_from_slice(&self.sent.to_be_bytes());
+        let mut numbers = [0; STAMP_NUMBERS_BYTES];
+        numbers[..6].copy_from_slice(&self.sequence.to_be_bytes()[2..]);
+        numbers[6..].copy_from_slice(&self.sent.to_be_bytes()[2..]);
+        let (marker, text) = payload[..PAYLOAD_BYTES_MIN].split_at_mut(STAMP_MARKER.len());
+        marker.copy_from_slice(STAMP_MARKER);
+        URL_SAFE_NO_PAD
+            .encode_slice(numbers, text)
+            .expect("three bytes are four characters, without a remainder");
     }
 
-    /// Reads the stamp at the start of a payload.
-    pub(super) fn read(payload: &[u8]) -> anyhow::Result<Self> {
-        let (sequence, rest) =
-            payload.split_first_chunk().context("a message is too short for its stamp")?;
-        let (sent, _) = rest.split_first_chunk().context("a message is too short for its stamp")?;
-        Ok(Self { sequence: u64::from_be_bytes(*sequence), sent: u64::from_be_bytes(*sent) })
+    /// Reads the stamp that stands in the head of a message.
+    pub(super) fn read(head: &[u8]) -> anyhow::Result<Self> {
+        let marker = head.windows(STAMP_MARKER.len()).position(|two| two == STAMP_MARKER);
+        let start = marker.context("a message has no stamp")? + STAMP_MARKER.len();
+        let text = head.get(start..start + STAMP_TEXT_BYTES);
+        let mut numbers = [0; STAMP_NUMBERS_BYTES];
+        URL_SAFE_NO_PAD
+            .decode_slice(text.context("a message is too short for its stamp")?, &mut numbers)
+            .context("a message's stamp is broken")?;
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |high, low| high << 8 | u64::from(*low));
+        Ok(Self { sequence: number(&numbers[..6]), sent: number(&numbers[6..]) })
     }
 }
 
-/// Where a swarm connects to and what its members say first.
-#[derive(Debug)]
+/// What a member says first, and what must come before it is ready.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Opening {
+    pub(super) request: Vec<u8>,
+    /// `None`: a plain socket that gets frames without asking.
+    pub(super) entrance: Option<Rc<Entrance>>,
+}
+
+/// Where a swarm connects to.
+#[derive(Debug, Clone)]
 pub(super) struct Door {
     pub(super) address: SocketAddr,
-    /// `None`: plain sockets that get frames without asking.
-    pub(super) upgrade: Option<Rc<Upgrade>>,
     /// How TLS is spoken there, if it is.
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// Handshakes under way at once.
@@ -107,7 +135,7 @@ pub(super) struct Swarm {
     events: Events,
     scratch: Box<[u8]>,
     members: Vec<Member>,
-    /// Members whose connection stands.
+    /// Members that are ready.
     open: usize,
     clock: Clock,
 }
@@ -134,12 +162,12 @@ impl Swarm {
         self.poll.registry()
     }
 
-    /// Connects members until there are `count`; each sends what `request` returns for it. Returns when all connections stand.
+    /// Connects members until there are `count`, each as `opening` returns for it. Returns when all are ready.
     pub(super) fn connect(
         &mut self,
         door: &Door,
         count: usize,
-        mut request: impl FnMut(usize) -> Vec<u8>,
+        mut opening: impl FnMut(usize) -> Opening,
         handler: &mut impl Handler,
     ) -> anyhow::Result<()> {
         while self.open < count {
@@ -147,9 +175,8 @@ impl Swarm {
                 let index = self.members.len();
                 let stream = connect(door.address, index)
                     .with_context(|| format!("connection {index} to {} failed", door.address))?;
-                let upgrade = door.upgrade.clone();
                 let stream = MemberStream::new(stream, door)?;
-                self.members.push(Member::new(stream, request(index), upgrade, self.clock.now()));
+                self.members.push(Member::new(stream, opening(index), self.clock.now()));
                 let interests = Interest::READABLE | Interest::WRITABLE;
                 let stream = &mut self.members[index].stream.socket;
                 self.poll.registry().register(stream, Token(index), interests)?;
@@ -196,6 +223,11 @@ impl Swarm {
             }
         }
         Ok(Turn { something: !self.events.is_empty(), guest })
+    }
+
+    /// Returns the payload bytes of the last frame with a message that a member got; 0 if there was none.
+    pub(super) fn payload_bytes(&self, member: usize) -> u64 {
+        self.members[member].payload_bytes
     }
 
     /// Sends bytes as one member, now as far as its socket takes them.
@@ -285,4 +317,29 @@ fn connect(address: SocketAddr, index: usize) -> io::Result<TcpStream> {
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_found_wherever_it_stands() {
+        let stamp = Stamp { sequence: 0x1234_5678_9abc, sent: (1 << 48) - 1 };
+        let mut payload = vec![b'.'; PAYLOAD_BYTES_MIN + 3];
+        stamp.put(&mut payload);
+        assert!(payload.iter().all(u8::is_ascii_graphic));
+        assert!(!payload.iter().any(|byte| b"\\\"&<>".contains(byte)), "JSON writes it as it is");
+        for before in [&b""[..], b"{\"data\":\"", b"\x12~", b"#~"] {
+            assert_eq!(Stamp::read(&[before, &payload].concat()).unwrap(), stamp);
+        }
+        for (broken, fault) in [
+            (&payload[2..], "no stamp"),
+            (&payload[..PAYLOAD_BYTES_MIN - 1], "too short"),
+            (b"~#................", "broken"),
+        ] {
+            let error = Stamp::read(broken).unwrap_err().to_string();
+            assert!(error.contains(fault), "{error}");
+        }
+    }
 }

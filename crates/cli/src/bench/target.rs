@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, bail, ensure};
-use hookwire_client::{ClientEndpointOptions, Service};
+use hookwire_client::{ClientAccess, ClientEndpointOptions, Service, ServiceClient};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -14,14 +14,19 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use url::{Position, Url};
 
-use super::child::{Child, Memory};
-use super::process::{OTHER_FILES, Process, allow_open_files, pin};
+use super::child::{Child, Run};
+use super::form::Form;
+use super::meter::Meter;
+use super::process::{OTHER_FILES, Process, Used, allow_open_files, pin};
 use super::publisher::Publisher;
-use super::swarm::{Door, Swarm};
+use super::swarm::{Door, Entrance, Opening, Swarm};
 use super::wire::Upgrade;
 
 /// Most shards of a service that is started for a measurement.
 pub(super) const SHARDS_MAX: u16 = 256;
+
+/// The arguments that name a server which runs already.
+pub(super) const RUNNING: &str = "running";
 
 /// Which service is measured.
 #[derive(Debug, clap::Args)]
@@ -30,26 +35,29 @@ pub(crate) struct TargetArguments {
     /// Measure this service instead of one started for it: `Endpoint=…;Port=…;AccessKey=…;`
     ///
     /// Other users of this machine can see arguments.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", group = RUNNING)]
     connection_string: Option<String>,
     /// Process of that service on this machine, for its CPU time and memory
-    #[arg(long, requires = "connection_string")]
+    #[arg(long, requires = RUNNING)]
     pid: Option<u32>,
+    /// Count the CPU time of its descendants as well
+    #[arg(long, requires = "pid")]
+    pid_tree: bool,
     /// Load a service that is not on this machine
     #[arg(long)]
     allow_remote: bool,
     /// Shards of the service that is started
-    #[arg(long, default_value_t = 1, conflicts_with = "connection_string",
+    #[arg(long, default_value_t = 1, conflicts_with = RUNNING,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: u16,
     /// Run the service that is started on the last core and the load on the others
-    #[arg(long, conflicts_with = "connection_string")]
+    #[arg(long, conflicts_with = RUNNING)]
     pin: bool,
     /// Have clients of the service that is started speak TLS; REST calls go without
-    #[arg(long, conflicts_with = "connection_string")]
+    #[arg(long, conflicts_with = RUNNING)]
     tls: bool,
     /// Have the service that is started compress, and clients offer it
-    #[arg(long, conflicts_with = "connection_string")]
+    #[arg(long, conflicts_with = RUNNING)]
     compression: bool,
 }
 
@@ -59,10 +67,13 @@ pub(super) struct Target {
     /// Ends with this value.
     _child: Option<Child>,
     process: Option<Process>,
+    meter: Option<Meter>,
     service: Service,
+    web_pubsub: ServiceClient,
     address: SocketAddr,
     authority: String,
-    upgrade: Rc<Upgrade>,
+    /// Of simple clients.
+    entrance: Rc<Entrance>,
     /// Where clients speak TLS, and how.
     secure: Option<(SocketAddr, Arc<ClientConfig>)>,
     /// The core that the service has for itself.
@@ -80,27 +91,33 @@ impl TargetArguments {
         self.connection_string.is_none().then_some(self.shards)
     }
 
+    /// Returns the process of a server that runs already.
+    pub(super) fn process(&self) -> Option<Process> {
+        self.pid.map(if self.pid_tree { Process::tree } else { Process::new })
+    }
+
+    pub(super) const fn allow_remote(&self) -> bool {
+        self.allow_remote
+    }
+
     /// Starts or finds the service. `connections` of this process will be open at once, and as many in the service.
-    pub(super) fn open(&self, connections: usize, memory: Memory) -> anyhow::Result<Target> {
+    pub(super) fn open(&self, connections: usize, run: Run<'_>) -> anyhow::Result<Target> {
         allow_open_files(connections as u64 + OTHER_FILES)?;
         let hub = format!("bench{:016x}", u64::from_be_bytes(random()?));
         if let Some(connection_string) = &self.connection_string {
-            let service = Service::new(connection_string, &hub)?;
-            let (address, authority) = locate(service.endpoint(), self.allow_remote)?;
-            let process = self.pid.map(Process::new);
-            return Target::new(None, process, service, address, authority, false);
+            ensure!(!matches!(run, Run::Counted(_)), "only what is started here can be counted");
+            let mut target = Target::new(None, connection_string, &hub, self.allow_remote, false)?;
+            target.process = self.process();
+            target.meter = target.process.map(Meter::Cpu);
+            return Ok(target);
         }
         let further = [(self.tls, "--tls"), (self.compression, "--compression")];
         let further: Vec<_> =
             further.iter().filter_map(|(is_set, name)| is_set.then_some(*name)).collect();
-        let (child, core) = start("server", self.shards, self.pin, memory, &further)?;
+        let (child, core) = start("server", self.shards, self.pin, run, &further)?;
         let secure = self.tls.then(|| secure(&child)).transpose()?;
-        let service = Service::new(child.told("connection_string")?, &hub)?;
-        let (address, authority) = locate(service.endpoint(), false)?;
-        let process = child.process();
-        let process = Some(process);
-        let target =
-            Target::new(Some(child), process, service, address, authority, self.compression)?;
+        let connection_string = child.told("connection_string")?.to_owned();
+        let target = Target::new(Some(child), &connection_string, &hub, false, self.compression)?;
         Ok(Target { secure, core, ..target })
     }
 }
@@ -108,23 +125,42 @@ impl TargetArguments {
 impl Target {
     fn new(
         child: Option<Child>,
-        process: Option<Process>,
-        service: Service,
-        address: SocketAddr,
-        authority: String,
+        connection_string: &str,
+        hub: &str,
+        allow_remote: bool,
         compression: bool,
     ) -> anyhow::Result<Self> {
-        let upgrade = Rc::new(Upgrade::new(random()?, compression));
-        let (secure, core) = (None, None);
-        Ok(Self { _child: child, process, service, address, authority, upgrade, secure, core })
+        let service = Service::new(connection_string, hub)?;
+        let (address, authority) = locate(service.endpoint(), allow_remote)?;
+        Ok(Self {
+            process: child.as_ref().map(Child::process),
+            meter: child.as_ref().map(Child::meter),
+            _child: child,
+            web_pubsub: ServiceClient::new(connection_string, hub)?,
+            service,
+            address,
+            authority,
+            entrance: Rc::new(Entrance::silent(Upgrade::new(random()?, compression))),
+            secure: None,
+            core: None,
+        })
     }
 
     pub(super) const fn process(&self) -> Option<Process> {
         self.process
     }
 
+    /// Returns what the service has used so far, once it is at rest, if its process is known.
+    pub(super) fn used_at_rest(&self) -> anyhow::Result<Option<Used>> {
+        self.meter.as_ref().map(Meter::used_at_rest).transpose()
+    }
+
     pub(super) const fn service(&self) -> &Service {
         &self.service
+    }
+
+    pub(super) const fn web_pubsub(&self) -> &ServiceClient {
+        &self.web_pubsub
     }
 
     /// Returns how a swarm gets in.
@@ -133,23 +169,49 @@ impl Target {
             .secure
             .as_ref()
             .map_or((self.address, None), |(address, tls)| (*address, Some(tls.clone())));
-        Door { address, upgrade: Some(self.upgrade.clone()), tls, in_flight }
+        Door { address, tls, in_flight }
     }
 
-    /// Returns the handshake of a client with a token of its own, in the query as a browser sends it.
-    pub(super) fn handshake(&self, user: &str) -> anyhow::Result<Vec<u8>> {
+    /// Returns the opening of a simple client with a token of its own, in the query as a browser sends it.
+    pub(super) fn opening(&self, user: &str) -> anyhow::Result<Opening> {
         let options = ClientEndpointOptions {
             user: Some(user.to_owned()),
             ..ClientEndpointOptions::default()
         };
-        let url = self.service.client_endpoint(&options)?;
-        Ok(self.upgrade.request(&self.authority, &url[Position::BeforePath..Position::AfterQuery]))
+        Ok(self.opening_at(&self.service.client_endpoint(&options)?, self.entrance.clone()))
     }
 
-    /// Returns the handshake of a client without a token.
-    pub(super) fn anonymous_handshake(&self) -> Vec<u8> {
-        let url = self.service.anonymous_client_endpoint(None);
-        self.upgrade.request(&self.authority, url.path())
+    /// Returns the opening of a simple client without a token.
+    pub(super) fn anonymous_opening(&self) -> Opening {
+        self.opening_at(&self.service.anonymous_client_endpoint(None), self.entrance.clone())
+    }
+
+    /// Returns the entrance of clients of one form, which they share.
+    pub(super) fn entrance(&self, form: Form) -> Rc<Entrance> {
+        form.map_or_else(
+            || self.entrance.clone(),
+            |subprotocol| Rc::new(Entrance::speaking(&self.entrance.upgrade, subprotocol)),
+        )
+    }
+
+    /// Returns the opening of a client of Web PubSub whose token says who it is and what groups it is in.
+    pub(super) fn opening_as(
+        &self,
+        access: &ClientAccess,
+        entrance: Rc<Entrance>,
+    ) -> anyhow::Result<Opening> {
+        Ok(self.opening_at(&self.web_pubsub.client_access(access)?.url, entrance))
+    }
+
+    fn opening_at(&self, url: &Url, entrance: Rc<Entrance>) -> Opening {
+        let path_and_query = &url[Position::BeforePath..Position::AfterQuery];
+        let request = entrance.upgrade.request(&self.authority, path_and_query);
+        Opening { request, entrance: Some(entrance) }
+    }
+
+    /// Returns where the REST API is, and its name with the port.
+    pub(super) fn address(&self) -> (SocketAddr, &str) {
+        (self.address, &self.authority)
     }
 
     /// Returns a caller of the REST API, as the guest of `swarm`.
@@ -201,7 +263,7 @@ pub(super) fn start(
     command: &str,
     shards: u16,
     pinned: bool,
-    memory: Memory,
+    run: Run<'_>,
     further: &[&str],
 ) -> anyhow::Result<(Child, Option<usize>)> {
     let mut arguments =
@@ -215,7 +277,7 @@ pub(super) fn start(
         arguments.push(format!("--core={}", cores - 1));
         pin(cores - 1, false)?;
     }
-    Ok((Child::start(&arguments, memory)?, core))
+    Ok((Child::start(&arguments, run)?, core))
 }
 
 pub(super) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

@@ -1,8 +1,6 @@
 //! The HTTP that the load generator speaks itself: requests as bytes, heads of answers. A client library would cost more CPU than
 //! the servers that are measured.
 
-use std::fmt::Write;
-
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,24 +24,33 @@ pub(super) struct Upgrade {
     accept: String,
     /// Whether compression is offered, and must be taken.
     compression: bool,
+    /// The subprotocol that is offered, and must be taken.
+    subprotocol: Option<&'static str>,
 }
 
 impl Upgrade {
-    /// Returns handshakes with this nonce.
+    /// Returns handshakes with this nonce, without a subprotocol.
     pub(super) fn new(nonce: [u8; 16], compression: bool) -> Self {
         let key = STANDARD.encode(nonce);
         let accept =
             STANDARD.encode(Sha1::new().chain_update(&key).chain_update(ACCEPT_SUFFIX).finalize());
-        Self { key, accept, compression }
+        Self { key, accept, compression, subprotocol: None }
+    }
+
+    /// Returns the same handshakes with a subprotocol.
+    pub(super) fn with_subprotocol(&self, subprotocol: &'static str) -> Self {
+        Self { subprotocol: Some(subprotocol), ..self.clone() }
     }
 
     /// Returns the request for a WebSocket at `path_and_query` of `authority` (RFC 6455, section 4.1).
     pub(super) fn request(&self, authority: &str, path_and_query: &str) -> Vec<u8> {
-        let offer = if self.compression {
-            format!("Sec-WebSocket-Extensions: {OFFER}\r\n")
-        } else {
-            String::new()
-        };
+        let mut offer = String::new();
+        if self.compression {
+            offer.extend(["Sec-WebSocket-Extensions: ", OFFER, "\r\n"]);
+        }
+        if let Some(subprotocol) = self.subprotocol {
+            offer.extend(["Sec-WebSocket-Protocol: ", subprotocol, "\r\n"]);
+        }
         format!(
             "GET {path_and_query} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n",
@@ -69,6 +76,8 @@ impl Upgrade {
         );
         let is_taken = head.header("sec-websocket-extensions").is_some();
         ensure!(is_taken == self.compression, "compression is not as it was offered");
+        let subprotocol = head.header("sec-websocket-protocol");
+        ensure!(subprotocol == self.subprotocol, "the subprotocol is not as it was offered");
         Ok(Some(head.bytes))
     }
 }
@@ -78,19 +87,18 @@ pub(super) fn request(
     method: &str,
     authority: &str,
     path: &str,
-    token: &str,
+    token: Option<&str>,
     content_type: &str,
     body: &[u8],
 ) -> Vec<u8> {
-    let mut head = String::new();
-    write!(
-        head,
-        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nAuthorization: Bearer {token}\r\n\
+    let authorization =
+        token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\
          Content-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
-    .expect("writing to a string cannot fail");
-    let mut request = head.into_bytes();
+    .into_bytes();
     request.extend_from_slice(body);
     request
 }
@@ -180,6 +188,10 @@ mod tests {
             ("HTTP/1.1 101 X\r\nSec-WebSocket-Accept: s3p\r\n\r\n", "wrong Sec-WebSocket-Accept"),
             ("HTTP/1.1 401 Unauthorized\r\n\r\nno user", "refused with 401: no user"),
             ("SSH-2.0\r\n\r\n", "begins with \"SSH-2.0\""),
+            (
+                "HTTP/1.1 101 X\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: x\r\n\r\n",
+                "the subprotocol is not",
+            ),
         ] {
             let error = upgrade.check(answer.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(fault), "{error}");
@@ -205,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_request_says_its_length() {
-        let request = request("POST", "h:1", "/p", "t", "text/plain", b"hello");
+        let request = request("POST", "h:1", "/p", Some("t"), "text/plain", b"hello");
         let text = String::from_utf8(request).unwrap();
         assert!(text.starts_with("POST /p HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer t\r\n"));
         assert!(text.ends_with("\r\nContent-Length: 5\r\n\r\nhello"));

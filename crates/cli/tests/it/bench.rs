@@ -2,7 +2,14 @@
 
 use std::process::{Command, Output};
 
+use axum::Router;
+use axum::routing::post;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::task::spawn_blocking;
+use tokio_tungstenite::tungstenite::Message;
 
 fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hookwire"))
@@ -31,10 +38,122 @@ fn every_message_reaches_every_receiver_in_each_mode() {
         assert_eq!(rounds.len(), 2);
         for round in rounds {
             assert_eq!(round["deliveries"], 9 * 70);
-            assert!(0.0 < round["cpu_per_delivery"]["all_ns"].as_f64().unwrap());
+            assert!(0.0 < round["cost_per_delivery"]["all"].as_f64().unwrap());
             assert_eq!(round["ratio"].is_number(), expected != "rate", "{round}");
         }
     }
+}
+
+#[test]
+fn every_form_of_client_gets_every_message() {
+    let small = ["fanout", "--connections", "10", "--messages", "220", "--rounds", "1"];
+    for wire in ["json", "protobuf", "json-reliable", "protobuf-reliable", "mixed"] {
+        let outcome = outcome(&[&small[..], &["--mode", "burst", "--wire", wire]].concat());
+        assert_eq!(outcome["wire"], wire);
+        assert_eq!(outcome["rounds"][0]["deliveries"], 10 * 220);
+        assert!(outcome["rounds"][0]["ratio"].is_number(), "{outcome}");
+    }
+}
+
+#[test]
+fn groups_and_users_get_their_messages_in_turn() {
+    let small = ["fanout", "--connections", "10", "--messages", "60", "--rounds", "1"];
+    for (to, wire, receivers) in [
+        (&["--to", "group"][..], "simple", 10),
+        (&["--to", "groups", "--groups", "25", "--group-size", "4"], "mixed", 4),
+        (&["--to", "users"], "json-reliable", 1),
+    ] {
+        let outcome = outcome(&[&small[..], to, &["--wire", wire]].concat());
+        assert_eq!(outcome["receivers"], receivers);
+        assert_eq!(outcome["rounds"][0]["deliveries"], 60 * receivers);
+    }
+    let full = bench(&["fanout", "--connections", "3", "--to", "groups", "--group-size", "4"]);
+    let error = String::from_utf8_lossy(&full.stderr);
+    assert!(error.contains("a group of 4 needs as many connections, not 3"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_server_is_measured_by_the_same_clients() {
+    let (clients, _) = broadcast::channel::<String>(64);
+    let sockets = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", sockets.local_addr().unwrap());
+    let messages = clients.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = sockets.accept().await {
+            let mut messages = messages.subscribe();
+            tokio::spawn(async move {
+                let mut socket = tokio_tungstenite::accept_async(socket).await.unwrap();
+                for expected in ["connect", "subscribe"] {
+                    let hello = socket.next().await.unwrap().unwrap();
+                    assert_eq!(hello.into_text().unwrap(), expected);
+                    socket.send(Message::text(format!("did {expected}"))).await.unwrap();
+                }
+                while let Ok(message) = messages.recv().await {
+                    if socket.send(Message::text(message)).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let publish = post(async move |body: String| {
+        clients.send(format!("{{\"data\":{body}}}")).map_or(0, |count| count).to_string()
+    });
+    let calls = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let publish_url = format!("http://{}/pub", calls.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(calls, Router::new().route("/pub", publish)).await });
+
+    let arguments = [
+        "fanout --connections 7 --messages 30 --rounds 1 --hello connect|subscribe --publish-body",
+        "\"@\"",
+        "--ready",
+        "did subscribe",
+        "--url",
+        &url,
+        "--publish-url",
+        &publish_url,
+    ];
+    let mut all: Vec<String> = arguments[0].split(' ').map(str::to_owned).collect();
+    all.extend(arguments[1..].iter().map(|argument| (*argument).to_owned()));
+    let pid = std::process::id().to_string();
+    all.extend(["--pid", &pid, "--pid-tree"].map(str::to_owned));
+    let outcome =
+        spawn_blocking(move || outcome(&all.iter().map(String::as_str).collect::<Vec<_>>()));
+    let outcome = outcome.await.unwrap();
+    assert_eq!(outcome["rounds"][0]["deliveries"], 7 * 30);
+    assert!(outcome["wire"].is_null() && outcome["shards"].is_null(), "{outcome}");
+    assert!(outcome["rounds"][0]["ratio"].is_number(), "{outcome}");
+}
+
+#[test]
+fn instructions_are_counted_where_valgrind_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let small = ["--connections", "4", "--rounds", "1", "--instructions", folder];
+    let without = Command::new(env!("CARGO_BIN_EXE_hookwire"))
+        .args(["bench", "fanout"])
+        .args(small)
+        .env("PATH", "")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&without.stderr);
+    assert!(
+        !without.status.success() && error.contains("valgrind, which is not installed"),
+        "{error}"
+    );
+
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("valgrind is not installed: nothing is counted");
+        return;
+    }
+    let fanout = outcome(&[&["fanout", "--messages", "20"][..], &small].concat());
+    assert_eq!(fanout["unit"], "instructions");
+    let cost = &fanout["rounds"][0]["cost_per_delivery"];
+    let [all, shards] = ["all", "shards"].map(|of| cost[of].as_f64().unwrap());
+    assert!(0.0 < shards && shards < all, "{fanout}");
+    assert!(0.0 < fanout["rounds"][0]["floor_per_delivery"].as_f64().unwrap());
+    let echo = outcome(&[&["echo", "--messages", "40"][..], &small].concat());
+    assert!(0.0 < echo["summary"]["cost_per_message"]["min"].as_f64().unwrap());
 }
 
 #[test]
@@ -59,7 +178,7 @@ fn echoes_come_back_one_by_one_and_many_at_once() {
         let small = ["echo", "--connections", "5", "--messages", "500", "--rounds", "1"];
         let outcome = outcome(&[&small[..], &["--in-flight", in_flight]].concat());
         assert_eq!(outcome["messages_per_round"], 500);
-        assert!(0.0 < outcome["summary"]["cpu_ns_per_message"]["min"].as_f64().unwrap());
+        assert!(0.0 < outcome["summary"]["cost_per_message"]["min"].as_f64().unwrap());
     }
 }
 
@@ -83,6 +202,8 @@ fn idle_connections_get_their_users_and_groups() {
         assert_eq!(connections, [0, 10, 20, 30]);
         assert_eq!(outcome["kept_bytes_per_connection"].is_number(), kept, "{outcome}");
     }
+    let outcome = outcome(&[&small[..], &["--wire", "json-reliable"]].concat());
+    assert_eq!((&outcome["identity"], &outcome["groups"]), (&"token".into(), &1.into()));
 }
 
 #[test]

@@ -9,15 +9,22 @@ use hookwire_proto::connection::{Connection, Event, Incoming};
 use hookwire_proto::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, CloseFrame, HEADER_BYTES_MAX, Header, Opcode, Role, encode,
 };
+use hookwire_proto::subprotocol::{ClientMessage, Subprotocol};
 
-use super::super::wire::Upgrade;
 use super::stream::MemberStream;
+use super::{Entrance, Opening, Ready};
 
-/// Bytes of a payload that are looked at; the rest is skipped.
-pub(super) const PAYLOAD_HEAD_BYTES: usize = 64;
+/// Bytes of a payload that are looked at; the rest is skipped. A stamp must stand in them, behind what a server puts around payloads.
+pub(super) const PAYLOAD_HEAD_BYTES: usize = 256;
 
-/// Most bytes that decide about a frame: its header, and the whole of a control frame.
-const FRAME_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + CONTROL_PAYLOAD_BYTES_MAX;
+/// A reliable client acknowledges after each so many messages, all of them at once: now and then, as client libraries do. The service
+/// keeps a thousand.
+const MESSAGES_PER_ACK: u64 = 100;
+
+/// Most bytes that decide about a frame: its header, and the head of a message, which is longer than a whole control frame.
+const FRAME_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + PAYLOAD_HEAD_BYTES;
+
+const _: () = assert!(CONTROL_PAYLOAD_BYTES_MAX <= PAYLOAD_HEAD_BYTES);
 
 /// Most bytes of a compressed message; it is inflated when it is whole.
 const DEFLATED_BYTES_MAX: usize = 64 * 1024;
@@ -28,8 +35,8 @@ const INFLATED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of an answer to a handshake that are kept while it is incomplete. More makes the parser refuse it.
 const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 
-/// The mask of pongs. What it guards against, caches that misread frames, is not on the way.
-const PONG_MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+/// The mask of what members say. What it guards against, caches that misread frames, is not on the way.
+pub(super) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A client.
 #[derive(Debug)]
@@ -42,35 +49,45 @@ pub(super) struct Member {
     /// bytes are to come.
     held: Vec<u8>,
     skip: u64,
+    /// Payload bytes of the frame with the last message; 0 before the first.
+    pub(super) payload_bytes: u64,
+    acks: Option<Acks>,
     out: Vec<u8>,
     written: usize,
+}
+
+/// What a reliable client has to acknowledge.
+#[derive(Debug)]
+struct Acks {
+    subprotocol: Subprotocol,
+    /// Messages so far; they have the sequence ids from 1 on, as nothing else comes to these clients.
+    received: u64,
 }
 
 #[derive(Debug)]
 enum State {
     /// The kernel connects.
-    Connecting(Option<Rc<Upgrade>>),
+    Connecting(Option<Rc<Entrance>>),
     /// The answer to the handshake is to come.
-    Upgrading(Rc<Upgrade>),
-    /// Frames come.
+    Upgrading(Rc<Entrance>),
+    /// What makes it ready is to come.
+    Greeting(Rc<Entrance>),
+    /// Messages come.
     Open,
 }
 
 impl Member {
-    /// Returns a client that sends `request` when connected, and, if there is a handshake, waits for its answer.
-    pub(super) fn new(
-        stream: MemberStream,
-        request: Vec<u8>,
-        upgrade: Option<Rc<Upgrade>>,
-        begun: u64,
-    ) -> Self {
+    /// Returns a client that sends its request when connected, and, if there is a handshake, waits for what makes it ready.
+    pub(super) fn new(stream: MemberStream, opening: Opening, begun: u64) -> Self {
         Self {
             stream,
             begun,
-            state: State::Connecting(upgrade),
+            state: State::Connecting(opening.entrance),
             held: Vec::new(),
             skip: 0,
-            out: request,
+            payload_bytes: 0,
+            acks: None,
+            out: opening.request,
             written: 0,
         }
     }
@@ -81,12 +98,12 @@ impl Member {
 
     /// Goes on writing; the first time, the connection stands or has failed.
     pub(super) fn on_writable(&mut self) -> anyhow::Result<()> {
-        if let State::Connecting(upgrade) = &mut self.state {
+        if let State::Connecting(entrance) = &mut self.state {
             if let Some(error) = self.stream.socket.take_error()? {
                 return Err(error.into());
             }
-            self.state = match upgrade.take() {
-                Some(upgrade) => State::Upgrading(upgrade),
+            self.state = match entrance.take() {
+                Some(entrance) => State::Upgrading(entrance),
                 None => State::Open,
             };
         }
@@ -120,13 +137,14 @@ impl Member {
         mut input: &[u8],
         mut message: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        if let State::Upgrading(upgrade) = &self.state {
+        if let State::Upgrading(entrance) = &self.state {
             let before = self.held.len();
             self.held.extend_from_slice(&input[..input.len().min(HANDSHAKE_BYTES_MAX)]);
-            let Some(head) = upgrade.check(&self.held)? else { return Ok(()) };
-            self.state = State::Open;
+            let Some(head) = entrance.upgrade.check(&self.held)? else { return Ok(()) };
+            let entrance = entrance.clone();
             self.held = Vec::new();
             input = &input[head - before..];
+            self.enter(entrance)?;
         }
         while !input.is_empty() {
             if self.skip != 0 {
@@ -135,8 +153,8 @@ impl Member {
                 self.skip -= here as u64;
                 input = &input[here..];
                 if self.skip == 0 {
-                    message(&self.held)?;
-                    self.held.clear();
+                    let head = std::mem::take(&mut self.held);
+                    self.hand(&head, &mut message)?;
                 }
                 continue;
             }
@@ -144,6 +162,39 @@ impl Member {
             input = &input[used..];
         }
         Ok(())
+    }
+
+    /// The handshake is done.
+    fn enter(&mut self, entrance: Rc<Entrance>) -> anyhow::Result<()> {
+        self.acks = entrance.acknowledges.map(|subprotocol| Acks { subprotocol, received: 0 });
+        self.out.extend_from_slice(&entrance.hello);
+        self.state =
+            if entrance.ready == Ready::Upgraded { State::Open } else { State::Greeting(entrance) };
+        self.flush()
+    }
+
+    /// Takes a whole message of which `head` is the beginning.
+    fn hand(
+        &mut self,
+        head: &[u8],
+        message: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if let State::Greeting(entrance) = &self.state {
+            if entrance.ready.is_said_by(head) {
+                self.state = State::Open;
+            }
+            self.payload_bytes = 0;
+            return Ok(());
+        }
+        message(head)?;
+        let Some(acks) = &mut self.acks else { return Ok(()) };
+        acks.received += 1;
+        if !acks.received.is_multiple_of(MESSAGES_PER_ACK) {
+            return Ok(());
+        }
+        let ack = ClientMessage::SequenceAck { sequence_id: acks.received };
+        let ack = acks.subprotocol.encode_client(&ack);
+        self.send(&encode(ack.kind.opcode(), &ack.data, Some(MASK)))
     }
 
     /// Takes the head of a frame, which may have begun in earlier input. Returns the bytes used of `input`.
@@ -190,7 +241,8 @@ impl Member {
         match frame.header.opcode {
             Opcode::Text | Opcode::Binary if frame.header.fin && frame.header.compressed => {
                 let inflated = inflate(&input[..head_end])?;
-                message(&inflated[..inflated.len().min(PAYLOAD_HEAD_BYTES)])?;
+                self.payload_bytes = frame.header.payload_bytes;
+                self.hand(&inflated[..inflated.len().min(PAYLOAD_HEAD_BYTES)], message)?;
                 return Ok(head_end);
             }
             Opcode::Text | Opcode::Binary if frame.header.fin => {}
@@ -198,7 +250,7 @@ impl Member {
                 bail!("a message is fragmented")
             }
             Opcode::Ping => {
-                self.send(&encode(Opcode::Pong, head, Some(PONG_MASK)))?;
+                self.send(&encode(Opcode::Pong, head, Some(MASK)))?;
                 return Ok(head_end);
             }
             Opcode::Pong => return Ok(head_end),
@@ -209,10 +261,11 @@ impl Member {
                 None => bail!("the service closed it"),
             },
         }
+        self.payload_bytes = frame.header.payload_bytes;
         let rest = frame.header.payload_bytes - frame.head_bytes as u64;
         match usize::try_from(rest).ok().and_then(|rest| head_end.checked_add(rest)) {
             Some(end) if end <= input.len() => {
-                message(head)?;
+                self.hand(head, message)?;
                 Ok(end)
             }
             _ => {
@@ -276,7 +329,9 @@ mod tests {
 
     use hookwire_proto::deflate::{Compression, Deflate, Deflater, Window};
     use hookwire_proto::frame::encode_compressed;
+    use hookwire_proto::subprotocol::ServerMessage;
 
+    use super::super::super::wire::Upgrade;
     use super::*;
 
     /// A member whose connection stands, and the service's end of it.
@@ -286,7 +341,7 @@ mod tests {
         let (service, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = MemberStream::plain(TcpStream::from_std(stream));
-        let mut member = Member::new(stream, Vec::new(), None, 0);
+        let mut member = Member::new(stream, Opening::default(), 0);
         member.on_writable().unwrap();
         assert!(member.is_open());
         (member, service)
@@ -317,13 +372,20 @@ mod tests {
 
     #[test]
     fn messages_are_whole_however_the_bytes_are_cut() {
-        let payloads: [Vec<u8>; 5] =
-            [vec![], vec![1; 16], vec![2; 64], vec![3; 65], vec![4; 70_000]];
+        let payloads: [Vec<u8>; 5] = [
+            vec![],
+            vec![1; 16],
+            vec![2; PAYLOAD_HEAD_BYTES],
+            vec![3; PAYLOAD_HEAD_BYTES + 1],
+            vec![4; 70_000],
+        ];
         let wire: Vec<u8> =
             payloads.iter().flat_map(|payload| encode(Opcode::Binary, payload, None)).collect();
-        let expected: Vec<Vec<u8>> =
-            payloads.iter().map(|payload| payload[..payload.len().min(64)].to_vec()).collect();
-        let cuts = (0..260).chain([wire.len() - 1, wire.len()]);
+        let expected: Vec<Vec<u8>> = payloads
+            .iter()
+            .map(|payload| payload[..payload.len().min(PAYLOAD_HEAD_BYTES)].to_vec())
+            .collect();
+        let cuts = (0..900).chain([wire.len() - 1, wire.len()]);
         cut_anywhere(&wire, cuts, &expected);
         let (mut member, _service) = member();
         let all_but_one = heads(&mut member, &[&wire[..wire.len() - 1]]).unwrap();
@@ -340,7 +402,7 @@ mod tests {
             encode(Opcode::Binary, b"plain", None),
         ]
         .concat();
-        let expected = [payload[..64].to_vec(), b"plain".to_vec()];
+        let expected = [payload[..PAYLOAD_HEAD_BYTES].to_vec(), b"plain".to_vec()];
         cut_anywhere(&wire, 0..wire.len(), &expected);
     }
 
@@ -349,7 +411,7 @@ mod tests {
         let (mut member, mut service) = member();
         let ping = encode(Opcode::Ping, b"are you there?", None);
         assert!(heads(&mut member, &[&ping[..5], &ping[5..]]).unwrap().is_empty());
-        let expected = encode(Opcode::Pong, b"are you there?", Some(PONG_MASK));
+        let expected = encode(Opcode::Pong, b"are you there?", Some(MASK));
         let mut got = vec![0; expected.len()];
         service.read_exact(&mut got).unwrap();
         assert_eq!(got, expected);
@@ -370,7 +432,7 @@ mod tests {
         wire.extend_from_slice(b"\x82\x02hi");
         for cut in 0..wire.len() {
             let (mut member, _service) = member();
-            member.state = State::Upgrading(Rc::new(upgrade.clone()));
+            member.state = State::Upgrading(Rc::new(Entrance::silent(upgrade.clone())));
             assert_eq!(
                 heads(&mut member, &[&wire[..cut], &wire[cut..]]).unwrap(),
                 [b"hi"],
@@ -378,5 +440,52 @@ mod tests {
             );
             assert!(member.is_open());
         }
+    }
+
+    /// Has a member enter and returns the heads that it tells of these frames.
+    fn entered(member: &mut Member, entrance: Entrance, frames: &[Bytes]) -> Vec<Vec<u8>> {
+        member.enter(Rc::new(entrance)).unwrap();
+        let chunks: Vec<&[u8]> = frames.iter().map(|frame| &frame[..]).collect();
+        heads(member, &chunks).unwrap()
+    }
+
+    #[test]
+    fn a_reliable_client_skips_its_greeting_and_acknowledges_now_and_then() {
+        let (mut member, mut service) = member();
+        let subprotocol = Subprotocol::JsonReliable;
+        let upgrade = Upgrade::new(*b"the sample nonce", false);
+        let greeting = subprotocol.encode_server(&ServerMessage::Connected {
+            connection_id: "c".to_owned(),
+            user_id: None,
+            reconnection_token: None,
+        });
+        let mut frames = vec![encode(Opcode::Text, &greeting.data, None)];
+        frames.resize(frames.len() + 100, encode(Opcode::Text, b"a message", None));
+        let entrance = Entrance::speaking(&upgrade, subprotocol);
+        let told = entered(&mut member, entrance, &frames);
+        assert_eq!(told, vec![b"a message".to_vec(); 100]);
+        assert_eq!(member.payload_bytes, 9);
+        let ack = subprotocol.encode_client(&ClientMessage::SequenceAck { sequence_id: 100 });
+        let expected = encode(Opcode::Text, &ack.data, Some(MASK));
+        let mut got = vec![0; expected.len()];
+        service.read_exact(&mut got).unwrap();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_client_of_another_server_says_hello_and_waits_for_what_makes_it_ready() {
+        let (mut member, mut service) = member();
+        let upgrade = Upgrade::new(*b"the sample nonce", false);
+        let ready = Ready::Told("\"id\":2".to_owned());
+        let entrance = Entrance::saying(upgrade, ["connect", "subscribe"], ready);
+        let text = |text: &str| encode(Opcode::Text, text.as_bytes(), None);
+        let told = entered(&mut member, entrance, &[text("{\"id\":1}"), text("{\"id\":2}")]);
+        assert!(told.is_empty() && member.is_open());
+        assert_eq!(heads(&mut member, &[&text("news")]).unwrap(), [b"news"]);
+        let say = |text: &str| encode(Opcode::Text, text.as_bytes(), Some(MASK));
+        let expected = [say("connect"), say("subscribe")].concat();
+        let mut got = vec![0; expected.len()];
+        service.read_exact(&mut got).unwrap();
+        assert_eq!(got, expected);
     }
 }
