@@ -49,7 +49,7 @@ struct Rule {
     pure: bool,
 }
 
-const TABLE: [Rule; 8] = [
+const TABLE: [Rule; 9] = [
     Rule {
         package: "hookwire-proto",
         ours: &[],
@@ -87,14 +87,20 @@ const TABLE: [Rule; 8] = [
     },
     Rule {
         package: "hookwire-server",
-        ours: &["hookwire-proto", "hookwire-hub"],
+        ours: &["hookwire-proto", "hookwire-hub", "hookwire-pages"],
         others: None,
+        pure: false,
+    },
+    Rule {
+        package: "hookwire-pages",
+        ours: &[],
+        others: Some(&["bytes", "http", "rust-embed", "url"]),
         pure: false,
     },
     Rule { package: "hookwire-client", ours: &["hookwire-proto"], others: None, pure: false },
     Rule {
         package: "hookwire-chat",
-        ours: &["hookwire-proto", "hookwire-client"],
+        ours: &["hookwire-proto", "hookwire-client", "hookwire-pages"],
         others: None,
         pure: false,
     },

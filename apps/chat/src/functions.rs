@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{Redirect, Response};
 use axum::routing::get;
 use hookwire_client::Query;
+use hookwire_pages::Pages;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 use serde_json::json;
@@ -19,7 +20,6 @@ use crate::attachments;
 use crate::chat::{Caller, Chat};
 use crate::dialect::Hub;
 use crate::name::UserName;
-use crate::pages::{Pages, plain};
 use crate::refusal::{Chain, Code, Refusal};
 use crate::wire::{AnswerFrame, Request, SUBPROTOCOL};
 
@@ -51,6 +51,16 @@ pub(crate) fn router(functions: Arc<Functions>) -> Router {
         .fallback(async || plain(StatusCode::NOT_FOUND, "There is no such function.\n"))
 }
 
+/// Returns an answer for people at a terminal.
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 async fn root(RawQuery(query): RawQuery) -> Redirect {
     match query {
         Some(query) => Redirect::temporary(&format!("/api/index?{query}")),
@@ -59,7 +69,7 @@ async fn root(RawQuery(query): RawQuery) -> Redirect {
 }
 
 async fn index(State(functions): State<Arc<Functions>>, headers: HeaderMap) -> Response {
-    functions.pages.index(&headers)
+    functions.pages.index(&headers).map(Body::from)
 }
 
 async fn asset(
@@ -67,7 +77,7 @@ async fn asset(
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    functions.pages.asset(&path, &headers)
+    functions.pages.file(&format!("assets/{path}"), &headers).map(Body::from)
 }
 
 async fn attachment(
@@ -256,6 +266,7 @@ const TOO_LARGE: &str = "The message is too large.";
 #[cfg(test)]
 mod tests {
     use hookwire_client::{ConnectionString, Service};
+    use hookwire_pages::Page;
     use object_store::memory::InMemory;
     use tower::Service as _;
 
@@ -276,7 +287,7 @@ mod tests {
                 attachments,
                 &Random::new(|| 4),
             ),
-            pages: Pages::new(hub.endpoint()),
+            pages: Pages::new(Page::Chat, std::slice::from_ref(hub.endpoint())),
             public: hub.clone(),
             hub,
             verify_signature: false,

@@ -31,7 +31,6 @@ mod dialect;
 mod functions;
 mod invocation;
 mod name;
-mod pages;
 mod refusal;
 mod server;
 mod storage;
@@ -46,6 +45,7 @@ use std::time::Duration;
 use hookwire_client::{
     ConnectionString, ConnectionStringError, HubName, ServiceOptions, SetupError, Trust,
 };
+use hookwire_pages::{Page, Pages};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -59,7 +59,6 @@ use self::chat::Chat;
 pub use self::dialect::Dialect;
 use self::dialect::Hub;
 use self::functions::{Functions, MESSAGES_HANDLED_MAX};
-use self::pages::Pages;
 pub use self::storage::{AzureAccountError, OpenError, Storage, StorageError};
 use self::store::Random;
 
@@ -148,7 +147,7 @@ pub async fn serve(config: ChatConfig, listener: TcpListener) -> Result<Running,
     let random = Random::new(|| getrandom::u64().expect("randomness was there at the start"));
     let functions = Arc::new(Functions {
         chat: Chat::new(objects, hub.clone(), attachments, &random),
-        pages: Pages::new(public.endpoint()),
+        pages: Pages::new(Page::Chat, std::slice::from_ref(public.endpoint())),
         hub,
         public,
         verify_signature: config.verify_signature,

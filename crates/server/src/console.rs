@@ -4,22 +4,22 @@
 //! another origin can send: that would need a permission (CORS) that is never given.
 
 mod attempts;
-mod pages;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookwire_pages::{Page, Pages};
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::token::{Claims, NewToken};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use self::attempts::Attempts;
-use self::pages::Pages;
 use crate::api_error::{Answer, ApiError};
 use crate::body::RequestBody;
 use crate::http::{Caller, Edge, text, unix_time};
@@ -97,7 +97,7 @@ impl ConsoleRoute {
 impl Console {
     /// Returns a console whose page may talk to the service at `endpoints`.
     pub(crate) fn new(endpoints: &[url::Url]) -> Self {
-        Self { attempts: Attempts::default(), pages: Pages::new(endpoints) }
+        Self { attempts: Attempts::default(), pages: Pages::new(Page::Console, endpoints) }
     }
 }
 
@@ -118,8 +118,8 @@ pub(crate) async fn answer(
             answer.headers_mut().insert(header::LOCATION, location);
             Ok(answer)
         }
-        ConsoleRoute::Page => Ok(console.pages.index(head.headers())),
-        ConsoleRoute::File(path) => Ok(console.pages.file(&path, head.headers())),
+        ConsoleRoute::Page => Ok(console.pages.index(head.headers()).map(Full::new)),
+        ConsoleRoute::File(path) => Ok(console.pages.file(&path, head.headers()).map(Full::new)),
         ConsoleRoute::Login => login(edge, console, head, body, caller).await,
         ConsoleRoute::Logout => {
             if !is_of_page(head.headers()) {
