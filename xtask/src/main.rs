@@ -12,6 +12,7 @@ mod autobahn;
 mod pages;
 mod program;
 mod purity;
+mod soak;
 mod steps;
 mod tools;
 mod workspace;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::autobahn::Selection;
+use crate::soak::Soak;
 use crate::steps::{Selected, Step};
 use crate::workspace::Workspace;
 
@@ -52,6 +54,8 @@ enum Task {
     Deny,
     /// Run the Autobahn test suite against our frame codec and socket loop
     Autobahn(Selection),
+    /// Run the service under everything at once for half an hour; memory must not grow and no file may leak
+    Soak(Soak),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +94,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             autobahn::install(&workspace)?;
             autobahn::run(&workspace, &selection)?;
         }
+        Task::Soak(arguments) => soak::run(&workspace, &arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

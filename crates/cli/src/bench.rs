@@ -6,6 +6,7 @@
 mod callgrind;
 mod child;
 mod connect;
+mod cuts;
 mod echo;
 mod echo_client;
 mod fanout;
@@ -16,8 +17,11 @@ mod idle;
 mod meter;
 mod process;
 mod publisher;
+mod reliable;
 mod report;
+mod saturate;
 mod serve;
+mod soak;
 mod swarm;
 mod target;
 mod upstream;
@@ -28,13 +32,16 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use self::connect::ConnectArguments;
+use self::cuts::CutsArguments;
 use self::echo::EchoArguments;
 use self::echo_client::EchoClientArguments;
 use self::fanout::FanoutArguments;
 use self::floor::FloorArguments;
 use self::idle::IdleArguments;
 use self::report::print;
+use self::saturate::SaturateArguments;
 use self::serve::ServerArguments;
+use self::soak::SoakArguments;
 
 /// Most rounds of a benchmark.
 const ROUNDS_MAX: u64 = 100;
@@ -53,6 +60,12 @@ pub(crate) enum BenchCommand {
     Connect(ConnectArguments),
     /// Measure the memory of connections that do nothing
     Idle(IdleArguments),
+    /// Cut reliable clients again and again; every message must reach every client, once and in order
+    Cuts(CutsArguments),
+    /// Publish more to a noisy hub than it can deliver, and measure a quiet hub beside it
+    Saturate(SaturateArguments),
+    /// Do everything at once for a long time, and fail when memory grows or files leak
+    Soak(SoakArguments),
     /// Run a service that sends every message back, for conformance suites and load tests
     EchoServer(ServerArguments),
     /// Be a client that sends every message back, for conformance suites that play the server
@@ -79,6 +92,9 @@ pub(crate) async fn run(command: BenchCommand, json: bool) -> anyhow::Result<Exi
         BenchCommand::Echo(arguments) => print(&echo::run(&arguments, json)?, json),
         BenchCommand::Connect(arguments) => print(&connect::run(&arguments, json)?, json),
         BenchCommand::Idle(arguments) => print(&idle::run(&arguments, json)?, json),
+        BenchCommand::Cuts(arguments) => print(&cuts::run(&arguments, json)?, json),
+        BenchCommand::Saturate(arguments) => print(&saturate::run(&arguments, json)?, json),
+        BenchCommand::Soak(arguments) => print(&soak::run(&arguments, json)?, json),
         BenchCommand::Floor(arguments) => floor::run(&arguments),
     }
 }

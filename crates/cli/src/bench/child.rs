@@ -97,6 +97,16 @@ impl Child {
         }
     }
 
+    /// Waits until the child has ended by itself.
+    ///
+    /// # Errors
+    /// It ended with a fault.
+    pub(super) fn wait(mut self) -> anyhow::Result<()> {
+        let status = self.running.wait().context("a child process cannot be waited for")?;
+        ensure!(status.success(), "the child process ended with {status}");
+        Ok(())
+    }
+
     /// Returns a text of the line that the child printed when ready.
     pub(super) fn told(&self, name: &str) -> anyhow::Result<&str> {
         self.ready[name].as_str().with_context(|| format!("the child process told no {name}"))

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -186,7 +186,7 @@ impl Server {
         let (address, authority) = locate(&url, arguments.allow_remote)?;
         let upgrade = Upgrade::new(random()?, false);
         let request = upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
-        let opening = Opening { request, entrance: Some(Rc::new(Entrance::silent(upgrade))) };
+        let opening = Opening { request, entrance: Some(Arc::new(Entrance::silent(upgrade))) };
         let door = Door { address, tls: None, in_flight: HANDSHAKES_IN_FLIGHT };
         Ok(Self { _child: child, meter, door, opening })
     }

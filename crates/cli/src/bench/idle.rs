@@ -115,7 +115,7 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
 
     let upstream = if with_upstream {
         let upstream = Upstream::start(identity == Identity::Upstream)?;
-        let settings = upstream.settings(target.service().hub().as_str());
+        let settings = upstream.settings(target.service().hub().as_str(), "connect");
         let path = "/manage/v1/ws/upstream";
         let token = target.service().rest_token(path, Duration::from_hours(1));
         let mut caller = target.publisher(&swarm)?;

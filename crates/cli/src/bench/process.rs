@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// How long a process may take to come to rest before its CPU time is read all the same.
@@ -129,7 +129,34 @@ impl Process {
         let path = self.path("smaps_rollup");
         let text = fs::read_to_string(&path)
             .with_context(|| format!("the memory of process {} cannot be read", self.pid))?;
-        pss_bytes(&text).with_context(|| format!("{} tells no Pss", path.display()))
+        kilobytes_of(&text, "Pss:").with_context(|| format!("{} tells no Pss", path.display()))
+    }
+
+    /// Forgets the largest resident set so far; [`Process::peak_bytes`] begins anew.
+    pub(super) fn reset_peak(self) -> anyhow::Result<()> {
+        fs::write(self.path("clear_refs"), "5")
+            .with_context(|| format!("the peak of process {} cannot be reset", self.pid))
+    }
+
+    /// Returns the largest resident set, in bytes.
+    pub(super) fn peak_bytes(self) -> anyhow::Result<u64> {
+        let text = fs::read_to_string(self.path("status"))
+            .with_context(|| format!("the memory of process {} cannot be read", self.pid))?;
+        kilobytes_of(&text, "VmHWM:").context("a process tells no peak")
+    }
+
+    /// Returns the number of open files.
+    pub(super) fn open_files(self) -> anyhow::Result<u64> {
+        let files = fs::read_dir(self.path("fd"))
+            .with_context(|| format!("the files of process {} cannot be listed", self.pid))?;
+        Ok(files.count() as u64)
+    }
+
+    /// Asks the process to end, as `kill` does.
+    pub(super) fn terminate(self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.context("that is no process")?;
+        kill_process(pid, Signal::TERM).context("the process cannot be told to end")
     }
 
     fn path(self, name: &str) -> PathBuf {
@@ -155,8 +182,9 @@ fn stat_ns(stat: &str) -> Option<u64> {
     Some(ticks * TICK_NS)
 }
 
-fn pss_bytes(smaps_rollup: &str) -> Option<u64> {
-    let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// Returns the bytes of a line that tells kilobytes.
+fn kilobytes_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
     Some(kilobytes * 1_024)
 }
@@ -199,8 +227,8 @@ mod tests {
         assert_eq!(stat_ns(stat), Some(2_000_000_000));
         assert_eq!(stat_ns("1234 (x"), None);
         let rollup = "00400000-7ffd9 ---p 00000000 00:00 0 [rollup]\nRss: 2000 kB\nPss:   1536 kB\nPss_Dirty: 1 kB\n";
-        assert_eq!(pss_bytes(rollup), Some(1_536 * 1_024));
-        assert_eq!(pss_bytes("Rss: 1 kB"), None);
+        assert_eq!(kilobytes_of(rollup, "Pss:"), Some(1_536 * 1_024));
+        assert_eq!(kilobytes_of("Rss: 1 kB", "Pss:"), None);
     }
 
     #[test]
@@ -209,6 +237,9 @@ mod tests {
         let before = process.cpu_at_rest().unwrap();
         assert!(before.shards <= before.all);
         assert!(0 < process.proportional_bytes().unwrap());
+        assert!(2 < process.open_files().unwrap(), "it has input, output and that for errors");
+        process.reset_peak().unwrap();
+        assert!(0 < process.peak_bytes().unwrap());
         let absent = Process::new(u32::MAX).cpu_at_rest().unwrap_err().to_string();
         assert!(absent.contains("4294967295"), "{absent}");
     }

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry};
 
 use super::swarm::GUEST;
-use super::wire;
+use super::wire::{self, Answer};
 
 /// How long connecting to the service may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -99,6 +99,15 @@ impl Publisher {
     /// # Errors
     /// An answer is no success, or the connection has ended.
     pub(super) fn on_ready(&mut self) -> anyhow::Result<()> {
+        let check: fn(&Answer<'_>) -> anyhow::Result<()> = |answer| answer.check();
+        self.take_answers(check)
+    }
+
+    /// Like [`Publisher::on_ready`], but `judge` decides what an answer means.
+    pub(super) fn take_answers(
+        &mut self,
+        mut judge: impl FnMut(&Answer<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.flush()?;
         let mut buffer = [0; READ_BYTES];
         loop {
@@ -110,10 +119,11 @@ impl Publisher {
                 Err(error) => return Err(error).context("the REST connection failed"),
             }
             let mut taken = 0;
-            while let Some(length) = wire::take_success(&self.input[taken..])? {
+            while let Some(answer) = Answer::parse(&self.input[taken..])? {
                 ensure!(self.in_flight != 0, "the service answered what nobody asked");
+                judge(&answer)?;
                 self.in_flight -= 1;
-                taken += length;
+                taken += answer.bytes;
             }
             self.input.drain(..taken);
         }

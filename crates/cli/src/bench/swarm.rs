@@ -6,11 +6,10 @@ mod stream;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookwire_proto::envelope::FRAME_PAYLOAD_BYTES_MAX;
@@ -18,10 +17,11 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 use rustls::ClientConfig;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 pub(super) use self::entrance::{Entrance, Ready};
 use self::member::Member;
+pub(super) use self::member::{Ending, MASK};
 use self::stream::MemberStream;
 
 /// Bytes read from one socket at once.
@@ -54,11 +54,19 @@ pub(super) const GUEST: Token = Token(usize::MAX);
 
 /// What a swarm tells of its members.
 pub(super) trait Handler {
-    /// A whole message came at `now`; `head` is its payload, or the first [`member::PAYLOAD_HEAD_BYTES`] of it.
+    /// A whole message came at `now`; `head` is its payload, or the beginning of it.
     fn message(&mut self, member: usize, head: &[u8], now: u64) -> anyhow::Result<()>;
 
     /// A member is ready, `waited` nanoseconds after it was begun.
     fn opened(&mut self, _member: usize, _waited: u64) {}
+
+    /// A member's connection was ended by the service, or was lost; [`Swarm::reopen`] brings the member back.
+    ///
+    /// # Errors
+    /// It should have lasted; so it is unless a handler says otherwise.
+    fn ended(&mut self, _member: usize, ending: Ending) -> anyhow::Result<()> {
+        Err(ending.into())
+    }
 }
 
 /// Time since the start of the program, in nanoseconds.
@@ -115,7 +123,7 @@ impl Stamp {
 pub(super) struct Opening {
     pub(super) request: Vec<u8>,
     /// `None`: a plain socket that gets frames without asking.
-    pub(super) entrance: Option<Rc<Entrance>>,
+    pub(super) entrance: Option<Arc<Entrance>>,
 }
 
 /// Where a swarm connects to.
@@ -134,7 +142,8 @@ pub(super) struct Swarm {
     poll: Poll,
     events: Events,
     scratch: Box<[u8]>,
-    members: Vec<Member>,
+    /// `None`: a member without a connection.
+    members: Vec<Option<Member>>,
     /// Members that are ready.
     open: usize,
     clock: Clock,
@@ -162,6 +171,16 @@ impl Swarm {
         self.poll.registry()
     }
 
+    /// Returns the number of members that are ready.
+    pub(super) const fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Whether a member is ready.
+    pub(super) fn is_open(&self, member: usize) -> bool {
+        self.members.get(member).and_then(Option::as_ref).is_some_and(Member::is_open)
+    }
+
     /// Connects members until there are `count`, each as `opening` returns for it. Returns when all are ready.
     pub(super) fn connect(
         &mut self,
@@ -172,18 +191,48 @@ impl Swarm {
     ) -> anyhow::Result<()> {
         while self.open < count {
             while self.members.len() < count && self.members.len() - self.open < door.in_flight {
-                let index = self.members.len();
-                let stream = connect(door.address, index)
-                    .with_context(|| format!("connection {index} to {} failed", door.address))?;
-                let stream = MemberStream::new(stream, door)?;
-                self.members.push(Member::new(stream, opening(index), self.clock.now()));
-                let interests = Interest::READABLE | Interest::WRITABLE;
-                let stream = &mut self.members[index].stream.socket;
-                self.poll.registry().register(stream, Token(index), interests)?;
+                let member = self.add();
+                self.reopen(door, member, opening(member))?;
             }
             self.turn(handler)?;
         }
         Ok(())
+    }
+
+    /// Adds a member that has no connection. Returns its number.
+    pub(super) fn add(&mut self) -> usize {
+        self.members.push(None);
+        self.members.len() - 1
+    }
+
+    /// Begins the connection of a member that has none.
+    pub(super) fn reopen(
+        &mut self,
+        door: &Door,
+        member: usize,
+        opening: Opening,
+    ) -> anyhow::Result<()> {
+        let stream = connect(door.address, member)
+            .with_context(|| format!("connection {member} to {} failed", door.address))?;
+        let mut stream = MemberStream::new(stream, door)?;
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream.socket, Token(member), interests)?;
+        self.members[member] = Some(Member::new(stream, opening, self.clock.now()));
+        Ok(())
+    }
+
+    /// Cuts a member's connection: no close frame, and a reset in place of the end of the stream.
+    pub(super) fn cut(&mut self, member: usize) {
+        if let Some(member) = self.members[member].take() {
+            self.open -= usize::from(member.is_open());
+            member.reset();
+        }
+    }
+
+    /// Has a member read nothing more: the service will find its socket full.
+    pub(super) fn deafen(&mut self, member: usize) -> anyhow::Result<()> {
+        let Some(member) = &mut self.members[member] else { return Ok(()) };
+        Ok(self.poll.registry().deregister(&mut member.stream.socket)?)
     }
 
     /// Waits until something happens and tells it to `handler`. Returns whether the guest's socket is ready.
@@ -213,33 +262,47 @@ impl Swarm {
                 continue;
             }
             let Token(index) = event.token();
-            let member = &mut self.members[index];
+            let Some(member) = &mut self.members[index] else { continue };
             let was_open = member.is_open();
-            serve(member, index, event, &mut self.scratch, self.clock, handler)
-                .with_context(|| format!("connection {index} failed"))?;
-            if !was_open && member.is_open() {
+            let served = serve(member, index, event, &mut self.scratch, self.clock, handler);
+            let is_open = member.is_open();
+            if !was_open && is_open {
                 self.open += 1;
                 handler.opened(index, self.clock.now() - member.begun);
             }
+            let ended = match served.map_err(anyhow::Error::downcast::<Ending>) {
+                Ok(()) => continue,
+                Err(Ok(ending)) => {
+                    self.open -= usize::from(is_open);
+                    self.members[index] = None;
+                    handler.ended(index, ending)
+                }
+                Err(Err(error)) => Err(error),
+            };
+            ended.with_context(|| format!("connection {index} failed"))?;
         }
         Ok(Turn { something: !self.events.is_empty(), guest })
     }
 
     /// Returns the payload bytes of the last frame with a message that a member got; 0 if there was none.
     pub(super) fn payload_bytes(&self, member: usize) -> u64 {
-        self.members[member].payload_bytes
+        self.members[member].as_ref().map_or(0, |member| member.payload_bytes)
     }
 
-    /// Sends bytes as one member, now as far as its socket takes them.
+    /// Sends bytes as one member, now as far as its socket takes them. A member without a connection sends nothing.
     pub(super) fn send(&mut self, member: usize, bytes: &[u8]) -> anyhow::Result<()> {
-        self.members[member].send(bytes).with_context(|| format!("connection {member} failed"))
+        let Some(one) = &mut self.members[member] else { return Ok(()) };
+        match one.send(bytes) {
+            // Whoever reads next finds out how the connection ended.
+            Err(error) if error.is::<Ending>() => Ok(()),
+            sent => sent.with_context(|| format!("connection {member} failed")),
+        }
     }
 
     /// Throws all connections away, without ceremony and without leaving ports in `TIME_WAIT`.
     pub(super) fn reset(&mut self) {
-        for member in self.members.drain(..) {
-            // A socket that refuses it leaves its port behind for a minute.
-            let _ = SockRef::from(&member.stream.socket).set_linger(Some(Duration::ZERO));
+        for member in self.members.drain(..).flatten() {
+            member.reset();
         }
         self.open = 0;
     }
@@ -274,11 +337,11 @@ fn serve(
     if event.is_readable() || event.is_read_closed() || event.is_error() {
         loop {
             let count = match io::Read::read(&mut member.stream, scratch) {
-                Ok(0) => bail!("the service ended it"),
+                Ok(0) => return Err(Ending::Finished.into()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Ending::Lost(error).into()),
             };
             let now = clock.now();
             member.take(&scratch[..count], |head| handler.message(index, head, now))?;

@@ -1,9 +1,10 @@
 //! What is measured: a service started for it, or one that runs already.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::rc::Rc;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use hookwire_client::{ClientAccess, ClientEndpointOptions, Service, ServiceClient};
@@ -20,10 +21,19 @@ use super::meter::Meter;
 use super::process::{OTHER_FILES, Process, Used, allow_open_files, pin};
 use super::publisher::Publisher;
 use super::swarm::{Door, Entrance, Opening, Swarm};
-use super::wire::Upgrade;
+use super::wire::{Answer, Upgrade};
 
 /// Most shards of a service that is started for a measurement.
 pub(super) const SHARDS_MAX: u16 = 256;
+
+/// The version of Web PubSub's REST API that is called.
+const API_VERSION: &str = "2024-12-01";
+
+/// How long tokens of REST calls are good for: longer than any benchmark runs.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+
+/// How long the service may take to tell its metrics.
+const METRICS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The arguments that name a server which runs already.
 pub(super) const RUNNING: &str = "running";
@@ -65,7 +75,7 @@ pub(crate) struct TargetArguments {
 #[derive(Debug)]
 pub(super) struct Target {
     /// Ends with this value.
-    _child: Option<Child>,
+    child: Option<Child>,
     process: Option<Process>,
     meter: Option<Meter>,
     service: Service,
@@ -73,7 +83,7 @@ pub(super) struct Target {
     address: SocketAddr,
     authority: String,
     /// Of simple clients.
-    entrance: Rc<Entrance>,
+    entrance: Arc<Entrance>,
     /// Where clients speak TLS, and how.
     secure: Option<(SocketAddr, Arc<ClientConfig>)>,
     /// The core that the service has for itself.
@@ -111,14 +121,27 @@ impl TargetArguments {
             target.meter = target.process.map(Meter::Cpu);
             return Ok(target);
         }
+        self.start(&hub, run, "127.0.0.1:0".parse()?)
+    }
+
+    /// Starts a service at an address.
+    fn start(&self, hub: &str, run: Run<'_>, listen: SocketAddr) -> anyhow::Result<Target> {
+        let listen = format!("--listen={listen}");
         let further = [(self.tls, "--tls"), (self.compression, "--compression")];
-        let further: Vec<_> =
-            further.iter().filter_map(|(is_set, name)| is_set.then_some(*name)).collect();
+        let further = further.iter().filter_map(|(is_set, name)| is_set.then_some(*name));
+        let further: Vec<_> = further.chain([listen.as_str()]).collect();
         let (child, core) = start("server", self.shards, self.pin, run, &further)?;
         let secure = self.tls.then(|| secure(&child)).transpose()?;
         let connection_string = child.told("connection_string")?.to_owned();
-        let target = Target::new(Some(child), &connection_string, &hub, false, self.compression)?;
+        let target = Target::new(Some(child), &connection_string, hub, false, self.compression)?;
         Ok(Target { secure, core, ..target })
+    }
+
+    /// Waits until a service that was started here, and was told to end, has done so; starts another at the same address.
+    pub(super) fn start_again(&self, target: Target, run: Run<'_>) -> anyhow::Result<Target> {
+        let Target { child, address, service, .. } = target;
+        child.context("the service was not started here")?.wait()?;
+        self.start(service.hub().as_str(), run, address)
     }
 }
 
@@ -135,12 +158,12 @@ impl Target {
         Ok(Self {
             process: child.as_ref().map(Child::process),
             meter: child.as_ref().map(Child::meter),
-            _child: child,
+            child,
             web_pubsub: ServiceClient::new(connection_string, hub)?,
             service,
             address,
             authority,
-            entrance: Rc::new(Entrance::silent(Upgrade::new(random()?, compression))),
+            entrance: Arc::new(Entrance::silent(Upgrade::new(random()?, compression))),
             secure: None,
             core: None,
         })
@@ -161,6 +184,26 @@ impl Target {
 
     pub(super) const fn web_pubsub(&self) -> &ServiceClient {
         &self.web_pubsub
+    }
+
+    /// Returns the sum of a metric over its labels.
+    ///
+    /// # Errors
+    /// The service does not tell it.
+    pub(super) fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let mut stream = TcpStream::connect_timeout(&self.address, METRICS_TIME_MAX)?;
+        stream.set_read_timeout(Some(METRICS_TIME_MAX))?;
+        let authority = &self.authority;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {authority}\r\n\r\n")?;
+        let (mut input, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+        loop {
+            let count = stream.read(&mut buffer).context("the metrics did not come")?;
+            ensure!(count != 0, "the service ended the connection for its metrics");
+            input.extend_from_slice(&buffer[..count]);
+            let Some(answer) = Answer::parse(&input)? else { continue };
+            answer.check()?;
+            return sum(&answer.text(), name).with_context(|| format!("there is no metric {name}"));
+        }
     }
 
     /// Returns how a swarm gets in.
@@ -187,26 +230,35 @@ impl Target {
     }
 
     /// Returns the entrance of clients of one form, which they share.
-    pub(super) fn entrance(&self, form: Form) -> Rc<Entrance> {
+    pub(super) fn entrance(&self, form: Form) -> Arc<Entrance> {
         form.map_or_else(
             || self.entrance.clone(),
-            |subprotocol| Rc::new(Entrance::speaking(&self.entrance.upgrade, subprotocol)),
+            |subprotocol| Arc::new(Entrance::speaking(&self.entrance.upgrade, subprotocol)),
         )
+    }
+
+    /// Returns the entrance of clients whose handler sees the first `head_bytes` of all that they are told.
+    pub(super) fn handled(&self, form: Form, head_bytes: usize) -> Arc<Entrance> {
+        Arc::new(Entrance::handled(&self.entrance.upgrade, form, head_bytes))
+    }
+
+    /// Returns the opening of a client that gets in by a path and query.
+    pub(super) fn opening_by(&self, path_and_query: &str, entrance: Arc<Entrance>) -> Opening {
+        let request = entrance.upgrade.request(&self.authority, path_and_query);
+        Opening { request, entrance: Some(entrance) }
     }
 
     /// Returns the opening of a client of Web PubSub whose token says who it is and what groups it is in.
     pub(super) fn opening_as(
         &self,
         access: &ClientAccess,
-        entrance: Rc<Entrance>,
+        entrance: Arc<Entrance>,
     ) -> anyhow::Result<Opening> {
         Ok(self.opening_at(&self.web_pubsub.client_access(access)?.url, entrance))
     }
 
-    fn opening_at(&self, url: &Url, entrance: Rc<Entrance>) -> Opening {
-        let path_and_query = &url[Position::BeforePath..Position::AfterQuery];
-        let request = entrance.upgrade.request(&self.authority, path_and_query);
-        Opening { request, entrance: Some(entrance) }
+    fn opening_at(&self, url: &Url, entrance: Arc<Entrance>) -> Opening {
+        self.opening_by(&url[Position::BeforePath..Position::AfterQuery], entrance)
     }
 
     /// Returns where the REST API is, and its name with the port.
@@ -218,6 +270,28 @@ impl Target {
     pub(super) fn publisher(&self, swarm: &Swarm) -> anyhow::Result<Publisher> {
         Publisher::connect(self.address, &self.authority, swarm.registry())
     }
+}
+
+/// Returns path and query of a URL by which a client of Web PubSub gets into a hub.
+pub(super) fn way_in(hub: &ServiceClient, access: &ClientAccess) -> anyhow::Result<String> {
+    let url = hub.client_access(access)?.url;
+    Ok(url[Position::BeforePath..Position::AfterQuery].to_owned())
+}
+
+/// Returns path and token of a REST call of Web PubSub's dialect. `path` follows the hub's own.
+pub(super) fn call(hub: &ServiceClient, path: &str) -> (String, String) {
+    let path = format!("/api/hubs/{}/{path}?api-version={API_VERSION}", hub.hub());
+    let token = hub.rest_token(&path, TOKEN_LIFETIME);
+    (path, token)
+}
+
+/// Returns the sum of a metric's samples in a text of the Prometheus format.
+fn sum(metrics: &str, name: &str) -> Option<u64> {
+    let samples = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
+    samples
+        .map(|rest| rest.rsplit_once(' ')?.1.parse().ok())
+        .reduce(|sum, next| Some(sum? + next?))?
 }
 
 /// Returns where a child speaks TLS, and how its clients do: each with a whole handshake.
@@ -289,6 +363,14 @@ pub(super) fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_samples_of_a_metric_are_added_up() {
+        let text = "# TYPE a_total counter\na_total{shard=\"0\"} 3\na_total{shard=\"1\"} 4\na_total_more 9\nb 2\n";
+        assert_eq!(sum(text, "a_total"), Some(7));
+        assert_eq!(sum(text, "b"), Some(2));
+        assert_eq!(sum(text, "c"), None);
+    }
 
     #[test]
     fn only_this_machine_is_loaded_unless_allowed() {

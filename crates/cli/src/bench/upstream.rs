@@ -1,4 +1,5 @@
-//! An upstream that lets everybody in, gives each a user of its own and tells each its connection id as the first message.
+//! An upstream that lets everybody in and sends messages back, for both dialects. It gives each client of the preview a user of its own
+//! and tells it its connection id as the first message.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +14,7 @@ use super::wire::Head;
 /// Connections from the service at once; it promises at most 256 for connect events.
 const CALLERS_MAX: usize = 512;
 
-/// Bytes of a body that are thrown away; connect events have none.
+/// Longest body of an event.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// What the service repeats on every event and therefore keeps: query, claims, addresses (preview protocol, "Request headers").
@@ -51,15 +52,25 @@ impl Upstream {
         Ok(Self { address, shared })
     }
 
-    /// Returns the settings that lead connect events of `hub` here (preview protocol, "Settings API").
-    pub(super) fn settings(&self, hub: &str) -> String {
+    /// Returns the settings that lead events of `hub` here (preview protocol, "Settings API"): one of them, or all (`*`).
+    pub(super) fn settings(&self, hub: &str, event: &str) -> String {
         let template = serde_json::json!({
             "hubPattern": hub,
-            "categoryPattern": "connections",
-            "eventPattern": "connect",
-            "urlTemplate": format!("http://{}/connect", self.address),
+            "categoryPattern": "*",
+            "eventPattern": event,
+            "urlTemplate": format!("http://{}/{{event}}", self.address),
         });
         serde_json::json!({ "templates": [template] }).to_string()
+    }
+
+    /// Returns the settings of a hub of Web PubSub that lead all its events here.
+    pub(super) fn handler(&self) -> String {
+        let handler = serde_json::json!({
+            "urlTemplate": format!("http://{}/web-pubsub", self.address),
+            "userEventPattern": "*",
+            "systemEvents": ["connect", "connected", "disconnected"],
+        });
+        serde_json::json!({ "eventHandlers": [handler] }).to_string()
     }
 
     /// Returns how many bytes the service must keep for a connection, on average over all that came.
@@ -107,6 +118,23 @@ fn answer(input: &[u8], shared: &Shared) -> anyhow::Result<Option<(Vec<u8>, usiz
     if input.len() < head.bytes + body {
         return Ok(None);
     }
+    let used = head.bytes + body;
+    let (method, path) = head.request.context("an event is no request")?;
+    let event = head.header("ce-type").unwrap_or(path);
+    let answer = if method == "OPTIONS" {
+        b"HTTP/1.1 200 OK\r\nWebHook-Allowed-Origin: *\r\nContent-Length: 0\r\n\r\n".to_vec()
+    } else if path == "/connect" {
+        connected(&head, shared)?
+    } else if path == "/message" || event.starts_with("azure.webpubsub.user.") {
+        text("", &input[head.bytes..used])
+    } else {
+        b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()
+    };
+    Ok(Some((answer, used)))
+}
+
+/// Returns the answer to a connect event of the preview.
+fn connected(head: &Head<'_>, shared: &Shared) -> anyhow::Result<Vec<u8>> {
     let number = shared.calls.fetch_add(1, Ordering::Relaxed);
     let kept: usize = KEPT_HEADERS.iter().filter_map(|name| head.header(name)).map(str::len).sum();
     shared.kept_bytes.fetch_add(kept as u64, Ordering::Relaxed);
@@ -116,16 +144,50 @@ fn answer(input: &[u8], shared: &Shared) -> anyhow::Result<Option<(Vec<u8>, usiz
     } else {
         String::new()
     };
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\n{user}Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{id}",
-        id.len()
+    Ok(text(&user, id.as_bytes()))
+}
+
+/// Returns an answer with a text.
+fn text(headers: &str, text: &[u8]) -> Vec<u8> {
+    let length = text.len();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\n{headers}Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n"
     );
-    Ok(Some((answer.into_bytes(), head.bytes + body)))
+    [head.as_bytes(), text].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_both_dialects_go_back_and_whoever_asks_is_told_that_events_are_wanted() {
+        let upstream = Upstream::start(true).unwrap();
+        let mut socket = TcpStream::connect(upstream.address).unwrap();
+        let echo = "200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi";
+        for (request, answer) in [
+            (
+                "OPTIONS /web-pubsub HTTP/1.1\r\n\r\n",
+                "200 OK\r\nWebHook-Allowed-Origin: *\r\nContent-Length: 0\r\n\r\n",
+            ),
+            ("POST /message HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi", echo),
+            (
+                "POST /web-pubsub HTTP/1.1\r\nCE-Type: azure.webpubsub.user.x\r\nContent-Length: 2\r\n\r\nhi",
+                echo,
+            ),
+            (
+                "POST /web-pubsub HTTP/1.1\r\nCE-Type: azure.webpubsub.sys.connect\r\n\r\n",
+                "204 No Content\r\n\r\n",
+            ),
+            ("POST /disconnect HTTP/1.1\r\n\r\n", "204 No Content\r\n\r\n"),
+        ] {
+            socket.write_all(request.as_bytes()).unwrap();
+            let expected = format!("HTTP/1.1 {answer}");
+            let mut answer = vec![0; expected.len()];
+            socket.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8(answer).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn a_connect_event_is_answered_with_its_connection_and_a_new_user() {
@@ -145,6 +207,6 @@ mod tests {
             assert_eq!(String::from_utf8(answer).unwrap(), expected);
         }
         assert!((upstream.kept_bytes() - 9.0).abs() < 1e-9);
-        assert!(upstream.settings("chat").contains("\"hubPattern\":\"chat\""));
+        assert!(upstream.settings("chat", "connect").contains("\"hubPattern\":\"chat\""));
     }
 }

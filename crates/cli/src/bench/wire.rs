@@ -10,6 +10,9 @@ use sha1::{Digest, Sha1};
 /// Longest head of an answer.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// Longest body of an answer. Metrics are the longest that is asked for.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
 /// Bytes of an answer's body that are shown when it is a failure.
 const EXCERPT_BYTES_MAX: usize = 200;
 
@@ -103,33 +106,63 @@ pub(super) fn request(
     request
 }
 
-/// Takes a whole answer off the start of `input`. Returns its length, or `None` when more bytes are needed.
-///
-/// # Errors
-/// It is no success, or no answer with a length.
-pub(super) fn take_success(input: &[u8]) -> anyhow::Result<Option<usize>> {
-    let Some(head) = Head::parse(input)? else { return Ok(None) };
-    let length: usize = match (head.header("content-length"), head.header("transfer-encoding")) {
-        (Some(length), None) => length.parse().context("an answer's length is no number")?,
-        (None, None) if head.status == 204 => 0,
-        _ => bail!("an answer has no length"),
-    };
-    let end = head.bytes.checked_add(length).context("an answer's length is no number")?;
-    ensure!(length <= HEAD_BYTES_MAX, "an answer has {length} bytes");
-    let Some(body) = input.get(head.bytes..end) else { return Ok(None) };
-    ensure!(
-        (200..300).contains(&head.status),
-        "the service answered {}: {}",
-        head.status,
-        excerpt(body)
-    );
-    Ok(Some(end))
+/// A whole answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer<'a> {
+    pub(super) status: u16,
+    /// When to try again, in seconds, if it says so.
+    pub(super) retry_after: Option<u64>,
+    body: &'a [u8],
+    /// Its length with its head.
+    pub(super) bytes: usize,
+}
+
+impl<'a> Answer<'a> {
+    /// Takes a whole answer off the start of `input`. Returns `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// It is no answer with a length.
+    pub(super) fn parse(input: &'a [u8]) -> anyhow::Result<Option<Self>> {
+        let Some(head) = Head::parse(input)? else { return Ok(None) };
+        let length = match (head.header("content-length"), head.header("transfer-encoding")) {
+            (Some(length), None) => length.parse().context("an answer's length is no number")?,
+            (None, None) if head.status == 204 => 0,
+            _ => bail!("an answer has no length"),
+        };
+        let end = head.bytes.checked_add(length).context("an answer's length is no number")?;
+        ensure!(length <= BODY_BYTES_MAX, "an answer has {length} bytes");
+        let Some(body) = input.get(head.bytes..end) else { return Ok(None) };
+        let retry_after = head.header("retry-after").map(str::parse).transpose();
+        let retry_after = retry_after.context("a time to try again is no number")?;
+        Ok(Some(Self { status: head.status, retry_after, body, bytes: end }))
+    }
+
+    /// Makes sure that it is a success.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            (200..300).contains(&self.status),
+            "the service answered {}: {}",
+            self.status,
+            excerpt(self.body)
+        );
+        Ok(())
+    }
+
+    /// Returns the body as text.
+    pub(super) fn text(&self) -> std::borrow::Cow<'a, str> {
+        String::from_utf8_lossy(self.body)
+    }
 }
 
 /// The head of a request or an answer.
 pub(super) struct Head<'a> {
     /// Of an answer; 0 for a request.
     pub(super) status: u16,
+    /// Method and path of a request.
+    pub(super) request: Option<(&'a str, &'a str)>,
     lines: std::str::Lines<'a>,
     /// Its length, the empty line included.
     pub(super) bytes: usize,
@@ -148,15 +181,16 @@ impl<'a> Head<'a> {
         let text = std::str::from_utf8(&input[..end]).context("a head is not text")?;
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default();
+        let request = first.strip_suffix(" HTTP/1.1").and_then(|line| line.split_once(' '));
         let status = match first.strip_prefix("HTTP/1.1 ") {
             Some(rest) => rest
                 .get(..3)
                 .and_then(|status| status.parse().ok())
                 .with_context(|| format!("an answer begins with {first:?}"))?,
-            None if first.ends_with(" HTTP/1.1") => 0,
+            None if request.is_some() => 0,
             None => bail!("a head begins with {first:?}"),
         };
-        Ok(Some(Self { status, lines, bytes: end + 4 }))
+        Ok(Some(Self { status, request, lines, bytes: end + 4 }))
     }
 
     /// Returns the value of the first header of this name, which is given in lower case.
@@ -201,16 +235,19 @@ mod tests {
 
     #[test]
     fn answers_are_taken_whole_and_failures_show_their_body() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyesHTTP/1.1";
-        assert_eq!(take_success(answer).unwrap(), Some(answer.len() - 8));
-        assert_eq!(take_success(&answer[..answer.len() - 9]).unwrap(), None);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nRetry-After: 7\r\n\r\nyesHTTP/1.1";
+        let whole = Answer::parse(answer).unwrap().unwrap();
+        assert_eq!((whole.status, whole.retry_after, &*whole.text()), (200, Some(7), "yes"));
+        assert_eq!(whole.bytes, answer.len() - 8);
+        assert_eq!(Answer::parse(&answer[..answer.len() - 9]).unwrap(), None);
         for (answer, fault) in [
             ("HTTP/1.1 429 Too Many\r\ncontent-length: 5\r\n\r\nlater", "answered 429: later"),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "no length"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", "no number"),
             ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "no number"),
         ] {
-            let error = take_success(answer.as_bytes()).unwrap_err().to_string();
+            let answer = Answer::parse(answer.as_bytes());
+            let error = answer.and_then(|answer| answer.unwrap().check()).unwrap_err().to_string();
             assert!(error.contains(fault), "{error}");
         }
     }

@@ -207,6 +207,43 @@ fn idle_connections_get_their_users_and_groups() {
 }
 
 #[test]
+fn cut_clients_get_everything_once_and_in_order() {
+    let small = ["cuts", "--connections", "30", "--groups", "3", "--rate", "60"];
+    let short = ["--seconds", "3", "--interval", "1"];
+    for more in [&["--protobuf"][..], &["--restart", "--shards", "2"]] {
+        let outcome = outcome(&[&small[..], &short, more].concat());
+        assert_eq!(outcome["cuts"], 90);
+        assert_eq!((&outcome["messages"], &outcome["deliveries"]), (&180.into(), &1_800.into()));
+        assert!((outcome["delivered_share"].as_f64().unwrap() - 1.0).abs() < f64::EPSILON);
+        assert_eq!(outcome["restart"]["back_ms"].is_number(), more.contains(&"--restart"));
+    }
+}
+
+#[test]
+fn a_quiet_hub_gets_everything_beside_a_noisy_one() {
+    let small = ["saturate", "--connections", "20", "--deaf", "2", "--quiet", "3"];
+    let outcome = outcome(&[&small[..], &["--seconds", "1", "--window", "16"]].concat());
+    let steps = outcome["steps"].as_array().unwrap();
+    let loads: Vec<_> = steps.iter().map(|step| step["load"].as_f64().unwrap()).collect();
+    assert_eq!(loads, [0.5, 1.0, 1.5, 2.0]);
+    for step in steps {
+        let count = |name: &str| step[name].as_u64().unwrap();
+        assert_eq!(count("offered"), count("accepted") + count("refused") + count("unsent"));
+        assert_eq!(step["quiet"]["refused"], 0, "{step}");
+    }
+}
+
+#[test]
+fn clients_of_every_kind_come_and_go_and_lose_nothing() {
+    let small = ["soak", "--connections", "40", "--seconds", "4"];
+    let outcome = outcome(&[&small[..], &["--churn", "20", "--rate", "200"]].concat());
+    for count in ["churned", "cuts", "calls", "acks", "echoes", "messages"] {
+        assert!(0 < outcome["counts"][count].as_u64().unwrap(), "{count}: {outcome}");
+    }
+    assert!(outcome["growth_percent"].is_null(), "it is too short to tell");
+}
+
+#[test]
 fn other_machines_are_not_loaded() {
     let service = "Endpoint=http://192.0.2.1;Port=80;AccessKey=key;Version=1.0;";
     let output = bench(&["connect", "--connections", "1", "--connection-string", service]);

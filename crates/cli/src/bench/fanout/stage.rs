@@ -1,7 +1,7 @@
 //! What is loaded: the service in one of its dialects, or another server, and how one publishes there.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -156,7 +156,7 @@ impl Stage {
         let request = upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
         let texts = other.hello.iter().flat_map(|hello| hello.split('|'));
         let ready = other.ready.clone().map_or(Ready::Upgraded, Ready::Told);
-        let entrance = Rc::new(Entrance::saying(upgrade, texts, ready));
+        let entrance = Arc::new(Entrance::saying(upgrade, texts, ready));
         let opening = Opening { request, entrance: Some(entrance) };
         let (address, authority) = locate(publish_url, arguments.allow_remote())?;
         let path = publish_url[Position::BeforePath..Position::AfterQuery].to_owned();

@@ -4,7 +4,7 @@ use hookwire_proto::frame::{Opcode, encode};
 use hookwire_proto::subprotocol::Subprotocol;
 
 use super::super::wire::Upgrade;
-use super::member::MASK;
+use super::member::{MASK, PAYLOAD_HEAD_BYTES};
 
 /// What clients of one kind share.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(in super::super) struct Entrance {
     /// Frames that it sends when the handshake is done.
     pub(super) hello: Vec<u8>,
     pub(super) ready: Ready,
+    /// Bytes of a payload that the handler gets to see; the rest is skipped.
+    pub(super) head_bytes: usize,
     /// The subprotocol in which it acknowledges messages.
     pub(super) acknowledges: Option<Subprotocol>,
 }
@@ -31,7 +33,13 @@ pub(in super::super) enum Ready {
 impl Entrance {
     /// Returns the entrance of clients that say nothing and get messages as soon as the handshake is done.
     pub(in super::super) const fn silent(upgrade: Upgrade) -> Self {
-        Self { upgrade, hello: Vec::new(), ready: Ready::Upgraded, acknowledges: None }
+        Self {
+            upgrade,
+            hello: Vec::new(),
+            ready: Ready::Upgraded,
+            head_bytes: PAYLOAD_HEAD_BYTES,
+            acknowledges: None,
+        }
     }
 
     /// Returns the entrance of clients that speak a subprotocol.
@@ -41,8 +49,23 @@ impl Entrance {
             hello: Vec::new(),
             // `connected` is the first message (Web PubSub protocol, "Connected").
             ready: Ready::Greeted,
+            head_bytes: PAYLOAD_HEAD_BYTES,
             acknowledges: subprotocol.is_reliable().then_some(subprotocol),
         }
+    }
+
+    /// Returns the entrance of clients whose handler does all that a library does: it sees the first `head_bytes` of every message, and
+    /// nobody acknowledges for it.
+    pub(in super::super) fn handled(
+        upgrade: &Upgrade,
+        subprotocol: Option<Subprotocol>,
+        head_bytes: usize,
+    ) -> Self {
+        let upgrade = subprotocol.map_or_else(
+            || upgrade.clone(),
+            |subprotocol| upgrade.with_subprotocol(subprotocol.name()),
+        );
+        Self { head_bytes, ..Self::silent(upgrade) }
     }
 
     /// Returns the entrance of clients that say these texts and then wait for what makes them ready.
@@ -53,7 +76,8 @@ impl Entrance {
     ) -> Self {
         let frames =
             texts.into_iter().flat_map(|text| encode(Opcode::Text, text.as_bytes(), Some(MASK)));
-        Self { upgrade, hello: frames.collect(), ready, acknowledges: None }
+        let (hello, head_bytes) = (frames.collect(), PAYLOAD_HEAD_BYTES);
+        Self { upgrade, hello, ready, head_bytes, acknowledges: None }
     }
 }
 

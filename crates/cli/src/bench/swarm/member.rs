@@ -1,7 +1,9 @@
 //! One client of a swarm: from the first byte of its handshake to the last frame.
 
+use std::fmt::{self, Display};
 use std::io::{self, Write};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use bytes::Bytes;
@@ -10,19 +12,17 @@ use hookwire_proto::frame::{
     CONTROL_PAYLOAD_BYTES_MAX, CloseFrame, HEADER_BYTES_MAX, Header, Opcode, Role, encode,
 };
 use hookwire_proto::subprotocol::{ClientMessage, Subprotocol};
+use socket2::SockRef;
 
 use super::stream::MemberStream;
 use super::{Entrance, Opening, Ready};
 
-/// Bytes of a payload that are looked at; the rest is skipped. A stamp must stand in them, behind what a server puts around payloads.
+/// Bytes of a payload that are looked at unless an entrance wants more; the rest is skipped. A stamp must stand in them, behind what a server puts around payloads.
 pub(super) const PAYLOAD_HEAD_BYTES: usize = 256;
 
 /// A reliable client acknowledges after each so many messages, all of them at once: now and then, as client libraries do. The service
 /// keeps a thousand.
 const MESSAGES_PER_ACK: u64 = 100;
-
-/// Most bytes that decide about a frame: its header, and the head of a message, which is longer than a whole control frame.
-const FRAME_HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + PAYLOAD_HEAD_BYTES;
 
 const _: () = assert!(CONTROL_PAYLOAD_BYTES_MAX <= PAYLOAD_HEAD_BYTES);
 
@@ -36,7 +36,7 @@ const INFLATED_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 
 /// The mask of what members say. What it guards against, caches that misread frames, is not on the way.
-pub(super) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+pub(in super::super) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A client.
 #[derive(Debug)]
@@ -54,7 +54,35 @@ pub(super) struct Member {
     acks: Option<Acks>,
     out: Vec<u8>,
     written: usize,
+    /// Bytes of a payload that are looked at.
+    head_bytes: usize,
 }
+
+/// How a connection ended that the client did not end.
+#[derive(Debug)]
+pub(in super::super) enum Ending {
+    /// The service closed it.
+    Closed(Option<CloseFrame>),
+    /// Nothing more comes, without a close frame.
+    Finished,
+    /// It is broken, or was refused.
+    Lost(io::Error),
+}
+
+impl Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(Some(CloseFrame { code, reason })) => {
+                write!(f, "the service closed it with {} {reason:?}", code.get())
+            }
+            Self::Closed(None) => write!(f, "the service closed it"),
+            Self::Finished => write!(f, "the service ended it"),
+            Self::Lost(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for Ending {}
 
 /// What a reliable client has to acknowledge.
 #[derive(Debug)]
@@ -67,11 +95,11 @@ struct Acks {
 #[derive(Debug)]
 enum State {
     /// The kernel connects.
-    Connecting(Option<Rc<Entrance>>),
+    Connecting(Option<Arc<Entrance>>),
     /// The answer to the handshake is to come.
-    Upgrading(Rc<Entrance>),
+    Upgrading(Arc<Entrance>),
     /// What makes it ready is to come.
-    Greeting(Rc<Entrance>),
+    Greeting(Arc<Entrance>),
     /// Messages come.
     Open,
 }
@@ -79,10 +107,12 @@ enum State {
 impl Member {
     /// Returns a client that sends its request when connected, and, if there is a handshake, waits for what makes it ready.
     pub(super) fn new(stream: MemberStream, opening: Opening, begun: u64) -> Self {
+        let entrance = opening.entrance;
         Self {
             stream,
             begun,
-            state: State::Connecting(opening.entrance),
+            head_bytes: entrance.as_ref().map_or(PAYLOAD_HEAD_BYTES, |one| one.head_bytes),
+            state: State::Connecting(entrance),
             held: Vec::new(),
             skip: 0,
             payload_bytes: 0,
@@ -100,7 +130,7 @@ impl Member {
     pub(super) fn on_writable(&mut self) -> anyhow::Result<()> {
         if let State::Connecting(entrance) = &mut self.state {
             if let Some(error) = self.stream.socket.take_error()? {
-                return Err(error.into());
+                return Err(Ending::Lost(error).into());
             }
             self.state = match entrance.take() {
                 Some(entrance) => State::Upgrading(entrance),
@@ -123,12 +153,18 @@ impl Member {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(Ending::Lost(error).into()),
             }
         }
         self.out.clear();
         self.written = 0;
         Ok(())
+    }
+
+    /// Throws the connection away, without ceremony and without leaving a port in `TIME_WAIT`.
+    pub(super) fn reset(self) {
+        // A socket that refuses it leaves its port behind for a minute.
+        let _ = SockRef::from(&self.stream.socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Takes what was read and calls `message` with the head of each whole message.
@@ -165,7 +201,7 @@ impl Member {
     }
 
     /// The handshake is done.
-    fn enter(&mut self, entrance: Rc<Entrance>) -> anyhow::Result<()> {
+    fn enter(&mut self, entrance: Arc<Entrance>) -> anyhow::Result<()> {
         self.acks = entrance.acknowledges.map(|subprotocol| Acks { subprotocol, received: 0 });
         self.out.extend_from_slice(&entrance.hello);
         self.state =
@@ -204,7 +240,7 @@ impl Member {
         message: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
         if self.held.is_empty() {
-            if let Some(frame) = FrameHead::parse(input)? {
+            if let Some(frame) = FrameHead::parse(input, self.head_bytes)? {
                 return self.frame(&frame, input, message);
             }
             self.held.extend_from_slice(input);
@@ -215,12 +251,12 @@ impl Member {
         let most = if is_compressed {
             HEADER_BYTES_MAX + DEFLATED_BYTES_MAX
         } else {
-            FRAME_HEAD_BYTES_MAX
+            HEADER_BYTES_MAX + self.head_bytes
         };
         let more = input.len().min(most - before);
         let mut held = std::mem::take(&mut self.held);
         held.extend_from_slice(&input[..more]);
-        if let Some(frame) = FrameHead::parse(&held)? {
+        if let Some(frame) = FrameHead::parse(&held, self.head_bytes)? {
             // Nothing but the head: what follows is looked at where it lies.
             held.truncate(frame.header_bytes + frame.head_bytes);
             return Ok(self.frame(&frame, &held, message)? - before);
@@ -242,7 +278,7 @@ impl Member {
             Opcode::Text | Opcode::Binary if frame.header.fin && frame.header.compressed => {
                 let inflated = inflate(&input[..head_end])?;
                 self.payload_bytes = frame.header.payload_bytes;
-                self.hand(&inflated[..inflated.len().min(PAYLOAD_HEAD_BYTES)], message)?;
+                self.hand(&inflated[..inflated.len().min(self.head_bytes)], message)?;
                 return Ok(head_end);
             }
             Opcode::Text | Opcode::Binary if frame.header.fin => {}
@@ -254,12 +290,7 @@ impl Member {
                 return Ok(head_end);
             }
             Opcode::Pong => return Ok(head_end),
-            Opcode::Close => match CloseFrame::parse(head)? {
-                Some(CloseFrame { code, reason }) => {
-                    bail!("the service closed it with {} {reason:?}", code.get())
-                }
-                None => bail!("the service closed it"),
-            },
+            Opcode::Close => return Err(Ending::Closed(CloseFrame::parse(head)?).into()),
         }
         self.payload_bytes = frame.header.payload_bytes;
         let rest = frame.header.payload_bytes - frame.head_bytes as u64;
@@ -285,8 +316,8 @@ struct FrameHead {
 }
 
 impl FrameHead {
-    /// Returns the head at the start of `input`, or `None` when more bytes are needed.
-    fn parse(input: &[u8]) -> anyhow::Result<Option<Self>> {
+    /// Returns the head at the start of `input`, with at most `looked_at` bytes of a message, or `None` when more bytes are needed.
+    fn parse(input: &[u8], looked_at: usize) -> anyhow::Result<Option<Self>> {
         let Some((header, header_bytes)) = Header::parse(input, Role::Client, true)? else {
             return Ok(None);
         };
@@ -295,7 +326,7 @@ impl FrameHead {
         } else if header.opcode.is_control() {
             CONTROL_PAYLOAD_BYTES_MAX
         } else {
-            PAYLOAD_HEAD_BYTES
+            looked_at
         };
         let head_bytes =
             usize::try_from(header.payload_bytes).map_or(most, |bytes| bytes.min(most));
@@ -432,7 +463,7 @@ mod tests {
         wire.extend_from_slice(b"\x82\x02hi");
         for cut in 0..wire.len() {
             let (mut member, _service) = member();
-            member.state = State::Upgrading(Rc::new(Entrance::silent(upgrade.clone())));
+            member.state = State::Upgrading(Arc::new(Entrance::silent(upgrade.clone())));
             assert_eq!(
                 heads(&mut member, &[&wire[..cut], &wire[cut..]]).unwrap(),
                 [b"hi"],
@@ -444,7 +475,7 @@ mod tests {
 
     /// Has a member enter and returns the heads that it tells of these frames.
     fn entered(member: &mut Member, entrance: Entrance, frames: &[Bytes]) -> Vec<Vec<u8>> {
-        member.enter(Rc::new(entrance)).unwrap();
+        member.enter(Arc::new(entrance)).unwrap();
         let chunks: Vec<&[u8]> = frames.iter().map(|frame| &frame[..]).collect();
         heads(member, &chunks).unwrap()
     }
