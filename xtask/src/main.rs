@@ -9,6 +9,7 @@
 )]
 
 mod autobahn;
+mod counts;
 mod pages;
 mod program;
 mod purity;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::autobahn::Selection;
+use crate::counts::Counts;
 use crate::soak::Soak;
 use crate::steps::{Selected, Step};
 use crate::workspace::Workspace;
@@ -52,6 +54,8 @@ enum Task {
     Purity,
     /// Check licences, banned crates and sources of all dependencies
     Deny,
+    /// Count the instructions of the hot paths, and compare with the committed counts
+    Counts(Counts),
     /// Run the Autobahn test suite against our frame codec and socket loop
     Autobahn(Selection),
     /// Run the service under everything at once for half an hour; memory must not grow and no file may leak
@@ -90,6 +94,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci(arguments) => return steps(&workspace, &Step::WITHOUT_INSTALLING, &arguments),
         Task::Purity => purity::check(&workspace)?,
         Task::Deny => tools::deny(&workspace)?,
+        Task::Counts(arguments) => counts::run(&workspace, &arguments)?,
         Task::Autobahn(selection) => {
             autobahn::install(&workspace)?;
             autobahn::run(&workspace, &selection)?;

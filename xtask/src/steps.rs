@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use crate::autobahn::{self, Selection};
+use crate::counts::{self, Counts};
 use crate::program::{Failed, Program, seconds, take_failed};
 use crate::workspace::{Build, Workspace};
 use crate::{pages, purity, tools};
@@ -31,6 +32,7 @@ pub(crate) enum Step {
     E2e,
     Compat,
     Autobahn,
+    Counts,
 }
 
 /// How a step ended that found no fault.
@@ -43,7 +45,7 @@ enum Outcome {
 
 impl Step {
     /// Every step, in the order in which they run: cheap ones first, and what others need before them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Fmt,
         Self::Purity,
         Self::Deny,
@@ -58,6 +60,7 @@ impl Step {
         Self::E2e,
         Self::Compat,
         Self::Autobahn,
+        Self::Counts,
         Self::Doc,
     ];
 
@@ -91,6 +94,7 @@ impl Step {
             Self::E2e => "the pages in Chromium against the real service",
             Self::Compat => "unmodified clients of others against the real service",
             Self::Autobahn => "the Autobahn test suite against our echo server",
+            Self::Counts => "the hot paths take no more instructions than before",
         }
     }
 
@@ -138,6 +142,7 @@ impl Step {
             Self::E2e => end_to_end(workspace),
             Self::Compat => compat(workspace),
             Self::Autobahn => return conformance(workspace),
+            Self::Counts => counts::run(workspace, &Counts::default()),
         }
         .map(|()| Outcome::Passed)
     }

@@ -88,6 +88,44 @@ pub(crate) fn cargo_command(workspace: &Workspace, name: &str) -> anyhow::Result
     })
 }
 
+/// Makes sure that valgrind is there; installs it where `apt-get` may do so.
+///
+/// # Errors
+/// When it cannot be installed, with what to do.
+pub(crate) fn valgrind() -> anyhow::Result<()> {
+    if Program::new("valgrind").arguments(["--version"]).output().is_ok() {
+        return Ok(());
+    }
+    let install = || {
+        apt(&["update", "-q"]).run()?;
+        apt(&["install", "-q", "-y", "--no-install-recommends", "valgrind"]).run()
+    };
+    install().context(
+        "valgrind is missing and could not be installed: install Debian's package `valgrind` as root",
+    )
+}
+
+/// Makes sure that the runner of the instruction counts is there, in the version that its library in `Cargo.lock` wants.
+///
+/// # Errors
+/// When it cannot be installed, with what to do.
+pub(crate) fn gungraun_runner(workspace: &Workspace) -> anyhow::Result<()> {
+    let lock = fs::read_to_string(workspace.root.join("Cargo.lock"))?;
+    let (_, rest) = lock
+        .split_once("name = \"gungraun\"\nversion = \"")
+        .context("Cargo.lock has no gungraun")?;
+    let version = rest.split('"').next().unwrap_or_default();
+    let present = Program::new("gungraun-runner").arguments(["--version"]).output();
+    if present.is_ok_and(|present| present.split_whitespace().last() == Some(version)) {
+        return Ok(());
+    }
+    println!("gungraun-runner {version} is not here: it is built once, which takes some minutes.");
+    let package = format!("gungraun-runner@{version}");
+    workspace.cargo(["install", "--locked", &package]).run().with_context(|| {
+        format!("gungraun-runner is missing: run `cargo install --locked {package}` where crates.io is reached")
+    })
+}
+
 /// Checks licences, banned crates and sources of all dependencies by `deny.toml`.
 ///
 /// # Errors

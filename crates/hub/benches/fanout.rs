@@ -1,8 +1,6 @@
 //! Instruction counts of the hub's decisions: routing, membership, coming and going.
 //!
-//! `cargo bench -p hookwire-hub` runs it. It needs valgrind and the runner of the version in `Cargo.lock`:
-//! `cargo install gungraun-runner --version 0.20.0 --locked`. Counts do not depend on the machine's load, but on the compiler and
-//! the processor's features: compare only runs of one machine.
+//! `cargo xtask counts` runs it, and compares.
 
 #![expect(missing_docs, reason = "the macros make public items without documentation")]
 
