@@ -396,6 +396,28 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Returns the hub that it concerns; `None`: it asks for names, of hubs or in one.
+    pub const fn hub(&self) -> Option<&HubName> {
+        match self {
+            Self::Exists { hub, .. }
+            | Self::AddConnectionToGroup { hub, .. }
+            | Self::RemoveConnectionFromGroup { hub, .. }
+            | Self::RemoveConnectionFromAllGroups { hub, .. }
+            | Self::RegroupUser { hub, .. }
+            | Self::Regroup { hub, .. }
+            | Self::CloseConnection { hub, .. }
+            | Self::CloseConnections { hub, .. }
+            | Self::Permission { hub, .. }
+            | Self::ListConnections { hub, .. }
+            | Self::Describe { hub, .. }
+            | Self::UserInGroup { hub, .. }
+            | Self::Membership { hub, .. } => Some(hub),
+            Self::ListNames { .. } => None,
+        }
+    }
+}
+
 /// What to do with a permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PermissionOrder {

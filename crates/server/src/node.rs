@@ -324,7 +324,8 @@ fn dispatcher(
                 };
                 let (upstream, shards) = (upstream.clone(), shards.clone());
                 spawner.spawn(async move {
-                    upstream.call(call, |input| shards.upstream(index, input)).await;
+                    let hub = call.hub.clone();
+                    upstream.call(call, |input| shards.upstream(index, &hub, input)).await;
                 });
             }
         }

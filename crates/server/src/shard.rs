@@ -6,6 +6,7 @@
 mod clock;
 mod ending;
 mod inbox;
+mod lanes;
 mod outbox;
 mod reading;
 mod runs;
@@ -28,11 +29,12 @@ use hookwire_proto::connection::{Event, Incoming};
 use hookwire_proto::deflate::{Deflate, Deflater, Inflation};
 use hookwire_proto::envelope::{Envelope, encode};
 use hookwire_proto::frame::CloseCode;
-use hookwire_proto::name::ConnectionId;
+use hookwire_proto::name::{ConnectionId, HubName};
 use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 
-pub(crate) use self::inbox::{INBOX_BYTES_MAX, Pressure};
+pub(crate) use self::inbox::Pressure;
+use self::lanes::Take;
 use self::runs::Runs;
 use self::socket::Socket;
 use crate::metrics::ShardStats;
@@ -49,6 +51,14 @@ const EVENTS_MAX: usize = 1_024;
 
 /// Sockets flushed in one turn; the others follow in the next, with reads in between.
 const FLUSHES_PER_TURN_MAX: usize = 4_096;
+
+/// What may be written in one turn: so many payload bytes are taken in as come to it if every connection gets them, and no more are
+/// written of what waits for sockets. What is left waits for the next turn, with the inputs of other hubs and of clients before it.
+const TURN_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Least and most payload bytes that are taken in for that in one turn, of all hubs together.
+const SHARE_BYTES_MIN: usize = 32 * 1024;
+const SHARE_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a client may take for its part of the close handshake before its socket is reset.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -93,8 +103,8 @@ pub(crate) struct ShardLimits {
 pub(crate) enum Letter {
     /// Something for members of a hub.
     Deliver(Envelope),
-    /// News of an upstream call.
-    Upstream(Input),
+    /// News of an upstream call for a connection of the hub.
+    Upstream(HubName, Input),
     /// A client wants in.
     Connect(Box<Connecting>, oneshot::Sender<Admission>),
     /// A client wants its connection back.
@@ -116,11 +126,28 @@ pub(crate) enum Letter {
 }
 
 impl Letter {
+    /// Returns the hub in whose order it stands; the others come first.
+    fn hub(&self) -> Option<&HubName> {
+        match self {
+            Self::Deliver(envelope) => Some(&envelope.hub),
+            Self::Upstream(hub, _) => Some(hub),
+            Self::Ask(command, _) => command.hub(),
+            Self::Connect(..)
+            | Self::Recover(..)
+            | Self::Attach(..)
+            | Self::Abandon(_)
+            | Self::Settings(..)
+            | Self::Limits(..)
+            | Self::Drain(_)
+            | Self::Stop => None,
+        }
+    }
+
     /// Returns the payload bytes that count against the inbox's limit.
     fn bytes(&self) -> usize {
         match self {
             Self::Deliver(envelope) => envelope.bytes(),
-            Self::Upstream(_)
+            Self::Upstream(..)
             | Self::Connect(..)
             | Self::Recover(..)
             | Self::Ask(..)
@@ -137,7 +164,7 @@ impl Letter {
 /// The inbox of a shard, as the other threads see it.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    inbox: inbox::Inbox<Letter, mio::Waker>,
+    inbox: inbox::Inbox<HubName, Letter, mio::Waker>,
     /// Sockets of the shard, with those on their way in.
     pub(crate) load: AtomicUsize,
     /// Connections that wait for their clients to come back.
@@ -147,7 +174,15 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     pub(crate) fn push(&self, letter: Letter, pressure: &Pressure) {
         let bytes = letter.bytes();
-        self.inbox.push(letter, bytes, pressure);
+        match letter.hub().cloned() {
+            Some(hub) => self.inbox.push(&hub, letter, bytes, pressure),
+            None => self.inbox.push_first(letter),
+        }
+    }
+
+    /// Whether more of the hub waits than may.
+    pub(crate) fn is_full(&self, hub: &HubName) -> bool {
+        self.inbox.is_full(hub)
     }
 }
 
@@ -341,18 +376,19 @@ impl Shard {
 
     /// One turn: whatever happened, every decision, then one flush per dirty socket. Returns whether there is a next.
     fn turn(&mut self, letters: &mut Vec<Letter>) -> bool {
-        let shared = self.shared.clone();
-        let taken = shared.mailboxes[self.index].inbox.drain_into(letters, &shared.pressure);
-        if INBOX_BYTES_MAX < taken && !shared.pressure.is_high() {
-            // The others may have stopped reading.
-            for mailbox in shared.mailboxes.iter() {
-                mailbox.inbox.wake();
-            }
-        }
+        let share =
+            TURN_BYTES_MAX / self.hub.open_connections().clamp(1, TURN_BYTES_MAX / SHARE_BYTES_MIN);
+        let share = share.min(SHARE_BYTES_MAX);
+        // What was decided is written before more is, but a hub with little to do does not wait for that.
+        let take = if self.dirty.is_empty() { Take::Share(share) } else { Take::Light(share) };
+        self.take_letters(take, letters);
         for letter in letters.drain(..) {
             if !self.open(letter) {
                 return false;
             }
+        }
+        if self.draining.is_some() && !self.is_draining && !self.drain(letters) {
+            return false;
         }
         self.read_ready();
         self.tick();
@@ -363,6 +399,34 @@ impl Shard {
         self.report_drained();
         self.publish();
         true
+    }
+
+    /// Ends every connection, once everything that was accepted for it is in line. Returns whether the shard goes on.
+    fn drain(&mut self, letters: &mut Vec<Letter>) -> bool {
+        self.take_letters(Take::All, letters);
+        for letter in letters.drain(..) {
+            if !self.open(letter) {
+                return false;
+            }
+        }
+        self.is_draining = true;
+        self.verdicts.clear();
+        for slot in self.hub.slots() {
+            let ending = Ending::Final(SHUTTING_DOWN.into());
+            self.end(slot, CloseCode::GOING_AWAY, ending);
+        }
+        true
+    }
+
+    fn take_letters(&self, take: Take, letters: &mut Vec<Letter>) {
+        if self.mailbox().inbox.take(take, letters, &self.shared.pressure)
+            && !self.shared.pressure.is_high()
+        {
+            // The others may have stopped reading.
+            for mailbox in self.shared.mailboxes.iter() {
+                mailbox.inbox.wake();
+            }
+        }
     }
 
     fn mailbox(&self) -> &Mailbox {
@@ -408,7 +472,7 @@ impl Shard {
     fn open(&mut self, letter: Letter) -> bool {
         match letter {
             Letter::Deliver(envelope) => self.handle(Input::Remote(envelope)),
-            Letter::Upstream(input) => {
+            Letter::Upstream(_, input) => {
                 if !matches!(input, Input::UpstreamPassed { .. }) {
                     self.close_runs();
                 }
@@ -454,15 +518,7 @@ impl Shard {
                 self.limits = limits;
                 let _ = done.send(());
             }
-            Letter::Drain(done) => {
-                self.is_draining = true;
-                self.draining = Some(done);
-                self.verdicts.clear();
-                for slot in self.hub.slots() {
-                    let ending = Ending::Final(SHUTTING_DOWN.into());
-                    self.end(slot, CloseCode::GOING_AWAY, ending);
-                }
-            }
+            Letter::Drain(done) => self.draining = Some(done),
             Letter::Stop => return false,
         }
         true

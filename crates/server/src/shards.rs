@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use hookwire_hub::{Answer, Command, Connecting, Input, Recovering, Settings};
 use hookwire_proto::envelope::{Envelope, Target};
-use hookwire_proto::name::ConnectionId;
+use hookwire_proto::name::{ConnectionId, HubName};
 use rustls::ServerConnection;
 use tokio::sync::oneshot;
 
@@ -61,7 +61,7 @@ pub struct Upgraded {
     pub leftover: Bytes,
 }
 
-/// An inbox holds more than its limit; try again later.
+/// An inbox holds more than its limit, of all hubs or of this one; try again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the service is overloaded")]
 pub struct Overloaded;
@@ -84,19 +84,25 @@ impl Shards {
         self.shared.mailboxes.iter().map(load).sum()
     }
 
-    /// Puts the envelope into the inbox of every shard concerned; returns when it stands there. Cost: one lock per shard.
+    /// Puts the envelope into the inbox of every shard concerned; returns when it stands there. Cost: two locks per shard.
     ///
     /// # Errors
-    /// [`Overloaded`] while any inbox is over its limit.
+    /// [`Overloaded`] while any inbox is over its limit, or one concerned is over that of the hub.
     pub fn send(&self, envelope: Envelope) -> Result<(), Overloaded> {
         if self.shared.pressure.is_high() {
             return Err(Overloaded);
         }
         if let Target::Connection(id) = &envelope.target {
             if let Some(mailbox) = self.mailbox(id) {
+                if mailbox.is_full(&envelope.hub) {
+                    return Err(Overloaded);
+                }
                 self.push(mailbox, Letter::Deliver(envelope));
             }
         } else {
+            if self.shared.mailboxes.iter().any(|mailbox| mailbox.is_full(&envelope.hub)) {
+                return Err(Overloaded);
+            }
             for mailbox in self.shared.mailboxes.iter() {
                 self.push(mailbox, Letter::Deliver(envelope.clone()));
             }
@@ -224,8 +230,8 @@ impl Shards {
     }
 
     /// Brings news of an upstream call to the shard that made it.
-    pub(crate) fn upstream(&self, shard: usize, input: Input) {
-        self.push(&self.shared.mailboxes[shard], Letter::Upstream(input));
+    pub(crate) fn upstream(&self, shard: usize, hub: &HubName, input: Input) {
+        self.push(&self.shared.mailboxes[shard], Letter::Upstream(hub.clone(), input));
     }
 
     fn push_to_all<T>(
@@ -311,4 +317,30 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     getrandom::fill(&mut bytes)
         .expect("the operating system gives random bytes once it has started");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use hookwire_proto::envelope::Content;
+    use hookwire_proto::message::Message;
+
+    use super::*;
+    use crate::shard::mailboxes;
+
+    #[test]
+    fn who_fills_a_lane_is_refused_and_nobody_else() {
+        const MESSAGE_BYTES: usize = 1024 * 1024;
+        let (shared, _polls) = mailboxes(2).unwrap();
+        let shards = Shards::new(1, shared);
+        let send = |hub: &str, target: Target| {
+            let content = Content::new(Message::text("x".repeat(MESSAGE_BYTES)));
+            shards.send(Envelope::new(HubName::parse(hub).unwrap(), target, content))
+        };
+        // With what each takes beside its payload, four are more than the limit.
+        let first = (0..9).take_while(|_| send("noisy", Target::Hub).is_ok()).count();
+        assert_eq!(first, 4);
+        let of_noisy = Target::Connection(ConnectionId::new(1, 0, [0; 16]));
+        assert_eq!(send("noisy", of_noisy), Err(Overloaded));
+        assert_eq!(send("quiet", Target::Hub), Ok(()));
+    }
 }

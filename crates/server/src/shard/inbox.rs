@@ -1,4 +1,7 @@
-//! The one way into a shard: a queue that any thread fills and the shard empties at the start of a turn.
+//! The one way into a shard: queues that any thread fills, and from which the shard takes at the start of a turn.
+//!
+//! What concerns a hub stands in a lane of its own, so that a hub with more than can be done does not delay the others (see [`Lanes`]);
+//! everything else comes first.
 //!
 //! A push never fails and never waits for the shard. It costs a system call only when the shard sleeps: `awake` says whether it
 //! will look into the queue again without being woken. Checked in every interleaving by the loom test below.
@@ -8,14 +11,20 @@ use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+use std::hash::Hash;
 #[cfg(not(feature = "loom"))]
 use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use super::lanes::{Lanes, Take};
+
 /// Payload bytes in one inbox beyond which the node takes in no more work: REST sends are refused and sockets are not read.
 pub(crate) const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Payload bytes of one hub in one inbox beyond which REST sends to that hub are refused.
+pub(crate) const INBOX_HUB_BYTES_MAX: usize = INBOX_BYTES_MAX / 4;
 
 /// Wakes a sleeping shard.
 pub(crate) trait Wake {
@@ -44,38 +53,49 @@ impl Pressure {
 
 /// A shard's inbox.
 #[derive(Debug)]
-pub(crate) struct Inbox<T, W> {
-    queue: Mutex<Queue<T>>,
+pub(crate) struct Inbox<K, T, W> {
+    queue: Mutex<Queue<K, T>>,
     awake: AtomicBool,
     waker: W,
 }
 
 #[derive(Debug)]
-struct Queue<T> {
-    letters: Vec<T>,
-    bytes: usize,
+struct Queue<K, T> {
+    /// What concerns no hub's order.
+    first: Vec<T>,
+    lanes: Lanes<K, T>,
 }
 
-impl<T, W: Wake> Inbox<T, W> {
+impl<K: Clone + Eq + Hash, T, W: Wake> Inbox<K, T, W> {
     pub(crate) fn new(waker: W) -> Self {
         Self {
-            queue: Mutex::new(Queue { letters: Vec::new(), bytes: 0 }),
+            queue: Mutex::new(Queue { first: Vec::new(), lanes: Lanes::new() }),
             awake: AtomicBool::new(true),
             waker,
         }
     }
 
-    /// Appends a letter that carries `bytes` of payload.
-    pub(crate) fn push(&self, letter: T, bytes: usize, pressure: &Pressure) {
+    /// Puts a letter before everything that waits in lanes.
+    pub(crate) fn push_first(&self, letter: T) {
+        self.lock().first.push(letter);
+        self.wake();
+    }
+
+    /// Appends a letter that carries `bytes` of payload to a lane.
+    pub(crate) fn push(&self, lane: &K, letter: T, bytes: usize, pressure: &Pressure) {
         let mut queue = self.lock();
-        let was_over = INBOX_BYTES_MAX < queue.bytes;
-        queue.letters.push(letter);
-        queue.bytes += bytes;
-        if !was_over && INBOX_BYTES_MAX < queue.bytes {
+        let was_over = INBOX_BYTES_MAX < queue.lanes.bytes();
+        queue.lanes.push(lane, letter, bytes);
+        if !was_over && INBOX_BYTES_MAX < queue.lanes.bytes() {
             pressure.0.fetch_add(1, Ordering::Relaxed);
         }
         drop(queue);
         self.wake();
+    }
+
+    /// Whether a lane holds more than [`INBOX_HUB_BYTES_MAX`].
+    pub(crate) fn is_full(&self, lane: &K) -> bool {
+        INBOX_HUB_BYTES_MAX < self.lock().lanes.bytes_of(lane)
     }
 
     /// Wakes the shard if it sleeps or is about to.
@@ -85,22 +105,27 @@ impl<T, W: Wake> Inbox<T, W> {
         }
     }
 
-    /// Moves all letters to the end of `into`. Returns the payload bytes taken out.
-    pub(crate) fn drain_into(&self, into: &mut Vec<T>, pressure: &Pressure) -> usize {
+    /// Moves the letters that come first, and some of those in lanes, to the end of `into`. Returns whether that ended this inbox's part
+    /// in the pressure.
+    pub(crate) fn take(&self, take: Take, into: &mut Vec<T>, pressure: &Pressure) -> bool {
         let mut queue = self.lock();
-        into.append(&mut queue.letters);
-        let bytes = std::mem::take(&mut queue.bytes);
-        if INBOX_BYTES_MAX < bytes {
+        let was_over = INBOX_BYTES_MAX < queue.lanes.bytes();
+        into.append(&mut queue.first);
+        queue.lanes.take(take, into);
+        let is_relieved = was_over && queue.lanes.bytes() <= INBOX_BYTES_MAX;
+        if is_relieved {
             pressure.0.fetch_sub(1, Ordering::Relaxed);
         }
-        bytes
+        is_relieved
     }
 
     /// Returns whether the shard may sleep until it is woken; otherwise there are letters, and it must not.
     pub(crate) fn may_sleep(&self) -> bool {
         // Read as well as written, so that wake-ups before it are ordered before it.
         self.awake.swap(false, Ordering::AcqRel);
-        let empty = self.lock().letters.is_empty();
+        let queue = self.lock();
+        let empty = queue.first.is_empty() && queue.lanes.is_empty();
+        drop(queue);
         if !empty {
             self.awake.store(true, Ordering::Relaxed);
         }
@@ -112,7 +137,7 @@ impl<T, W: Wake> Inbox<T, W> {
         self.awake.store(true, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+    fn lock(&self) -> MutexGuard<'_, Queue<K, T>> {
         self.queue.lock().expect("nothing panics while it holds an inbox")
     }
 }
@@ -129,15 +154,22 @@ mod tests {
     #[test]
     fn pressure_rises_and_falls_with_the_bytes() {
         let (inbox, pressure) = (Inbox::new(NoWake), Pressure::default());
-        inbox.push(1, INBOX_BYTES_MAX, &pressure);
+        inbox.push(&"a", 1, INBOX_HUB_BYTES_MAX, &pressure);
+        assert!(!inbox.is_full(&"a"));
+        inbox.push(&"a", 2, 1, &pressure);
+        assert!(inbox.is_full(&"a") && !inbox.is_full(&"b"), "the others are not concerned");
+        inbox.push(&"b", 3, INBOX_BYTES_MAX - INBOX_HUB_BYTES_MAX - 1, &pressure);
         assert!(!pressure.is_high());
-        inbox.push(2, 1, &pressure);
-        inbox.push(3, 5, &pressure);
-        assert!(pressure.is_high());
+        inbox.push(&"b", 4, 1, &pressure);
+        inbox.push_first(0);
+        assert!(pressure.is_high() && !inbox.may_sleep());
         let mut letters = Vec::new();
-        assert_eq!(inbox.drain_into(&mut letters, &pressure), INBOX_BYTES_MAX + 6);
-        assert!(!pressure.is_high());
-        assert_eq!(letters, [1, 2, 3]);
+        assert!(inbox.take(Take::Share(2), &mut letters, &pressure));
+        assert!(!pressure.is_high() && !inbox.is_full(&"a"));
+        assert_eq!(letters, [0, 1, 3], "what concerns no hub comes first");
+        assert!(!inbox.take(Take::All, &mut letters, &pressure));
+        assert_eq!(letters, [0, 1, 3, 2, 4]);
+        assert!(inbox.may_sleep());
     }
 }
 
@@ -167,12 +199,12 @@ mod loom_tests {
             let senders: Vec<_> = (0..2)
                 .map(|letter| {
                     let (inbox, pressure) = (inbox.clone(), pressure.clone());
-                    thread::spawn(move || inbox.push(letter, 1, &pressure))
+                    thread::spawn(move || inbox.push(&letter, letter, 1, &pressure))
                 })
                 .collect();
             let mut letters = Vec::new();
             while letters.len() < 2 {
-                inbox.drain_into(&mut letters, &pressure);
+                inbox.take(Take::Light(2), &mut letters, &pressure);
                 if letters.len() < 2 && inbox.may_sleep() {
                     eventfd.wait();
                     inbox.set_awake();

@@ -10,7 +10,7 @@ use super::outbox::{Flushed, Outbox};
 use super::runs::Closed;
 use super::socket::Phase;
 use super::stream::Stream;
-use super::{FLUSHES_PER_TURN_MAX, Shard, mark_dirty};
+use super::{FLUSHES_PER_TURN_MAX, Shard, TURN_BYTES_MAX, mark_dirty};
 
 /// How many times as much as may stay unread may be put in line for one connection in a turn.
 const FLOOD_FACTOR: usize = 8;
@@ -111,10 +111,14 @@ impl Shard {
         }
     }
 
-    /// Writes what waits, up to [`FLUSHES_PER_TURN_MAX`] sockets.
+    /// Writes what waits, up to [`FLUSHES_PER_TURN_MAX`] sockets and [`TURN_BYTES_MAX`].
     pub(super) fn flush(&mut self) {
         self.write_runs();
+        let enough = self.count.bytes_out + TURN_BYTES_MAX as u64;
         for _ in 0..FLUSHES_PER_TURN_MAX.min(self.dirty.len()) {
+            if enough < self.count.bytes_out {
+                break;
+            }
             let Some(slot) = self.dirty.pop_front() else { break };
             self.flush_one(slot);
         }
