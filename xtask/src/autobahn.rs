@@ -4,10 +4,8 @@ mod install;
 mod report;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -219,20 +217,7 @@ fn echo_server(binary: &Path) -> anyhow::Result<(Running, String)> {
         .arguments(["bench", "echo-server", "--compression", "--listen", "127.0.0.1:0", "--json"])
         .arguments(["--message-bytes-max", MESSAGE_BYTES_MAX])
         .start()?;
-    let output = server.0.stdout.take().context("the echo server has no standard output")?;
-    let (lines, first) = mpsc::channel();
-    thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut line = String::new();
-        let read = output.read_line(&mut line).map(|_| line);
-        // Nobody listens any more if the wait below has run out; later output is not wanted, but must not block.
-        let _ = lines.send(read);
-        let _ = std::io::copy(&mut output, &mut std::io::sink());
-    });
-    let line =
-        first.recv_timeout(START_MAX).context("the echo server did not say where it listens")??;
-    let ready: Value = serde_json::from_str(&line)
-        .with_context(|| format!("the echo server printed {line:?} instead of one line of JSON"))?;
+    let ready = server.first_json(START_MAX).context("the echo server does not run")?;
     let url = ready["url"].as_str().context("the echo server's line has no `url`")?;
     Ok((server, url.to_owned()))
 }

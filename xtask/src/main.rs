@@ -9,6 +9,7 @@
 )]
 
 mod autobahn;
+mod bench;
 mod counts;
 mod pages;
 mod program;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::autobahn::Selection;
+use crate::bench::Bench;
 use crate::counts::Counts;
 use crate::soak::Soak;
 use crate::steps::{Selected, Step};
@@ -54,6 +56,8 @@ enum Task {
     Purity,
     /// Check licences, banned crates and sources of all dependencies
     Deny,
+    /// Measure the release build against the kernel and against other servers
+    Bench(Bench),
     /// Count the instructions of the hot paths, and compare with the committed counts
     Counts(Counts),
     /// Run the Autobahn test suite against our frame codec and socket loop
@@ -94,6 +98,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci(arguments) => return steps(&workspace, &Step::WITHOUT_INSTALLING, &arguments),
         Task::Purity => purity::check(&workspace)?,
         Task::Deny => tools::deny(&workspace)?,
+        Task::Bench(arguments) => bench::run(&workspace, &arguments)?,
         Task::Counts(arguments) => counts::run(&workspace, &arguments)?,
         Task::Autobahn(selection) => {
             autobahn::install(&workspace)?;

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, PipeReader, Read, Write, stdin, stdout};
+use std::io::{self, BufRead, BufReader, IsTerminal, PipeReader, Read, Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
+use serde_json::Value;
 
 /// One call of another program. Its standard input is empty.
 #[derive(Debug, Clone)]
@@ -331,6 +332,26 @@ impl Tail {
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
+    /// Returns the line of JSON that the program prints first; what it prints later is not wanted.
+    ///
+    /// # Errors
+    /// When it does not come within `limit`, or is no JSON.
+    pub(crate) fn first_json(&mut self, limit: Duration) -> anyhow::Result<Value> {
+        let output = self.0.stdout.take().context("the program has no standard output")?;
+        let (lines, first) = mpsc::channel();
+        thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = String::new();
+            let read = output.read_line(&mut line).map(|_| line);
+            // Nobody listens any more if the wait below has run out; later output must not block.
+            let _ = lines.send(read);
+            let _ = io::copy(&mut output, &mut io::sink());
+        });
+        let line = first.recv_timeout(limit).context("the program did not get ready in time")??;
+        serde_json::from_str(&line)
+            .with_context(|| format!("it printed {line:?} instead of one line of JSON"))
+    }
+
     /// Asks the program to end by SIGTERM, and waits for it.
     ///
     /// # Errors
