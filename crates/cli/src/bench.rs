@@ -3,8 +3,10 @@
 //! The load runs in this process, on one thread; what is measured runs in another: a child of this same program, or a service that
 //! runs already. What counts is the CPU time of that process for each unit of work, beside the least that the kernel takes for it.
 
+mod callers;
 mod callgrind;
 mod child;
+mod client_floor;
 mod connect;
 mod cuts;
 mod echo;
@@ -13,35 +15,43 @@ mod fanout;
 mod floor;
 mod form;
 mod histogram;
+mod http_floor;
 mod idle;
 mod meter;
 mod process;
 mod publisher;
 mod reliable;
 mod report;
+mod rest;
+mod rounds;
 mod saturate;
 mod serve;
 mod soak;
 mod swarm;
 mod target;
 mod upstream;
+mod webhook;
 mod wire;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use self::client_floor::ClientFloorArguments;
 use self::connect::ConnectArguments;
 use self::cuts::CutsArguments;
 use self::echo::EchoArguments;
 use self::echo_client::EchoClientArguments;
 use self::fanout::FanoutArguments;
 use self::floor::FloorArguments;
+use self::http_floor::HttpFloorArguments;
 use self::idle::IdleArguments;
 use self::report::print;
+use self::rest::RestArguments;
 use self::saturate::SaturateArguments;
 use self::serve::ServerArguments;
 use self::soak::SoakArguments;
+use self::webhook::WebhookArguments;
 
 /// Most rounds of a benchmark.
 const ROUNDS_MAX: u64 = 100;
@@ -56,6 +66,14 @@ pub(crate) enum BenchCommand {
     Fanout(Box<FanoutArguments>),
     /// Measure messages that come back
     Echo(EchoArguments),
+    /// Measure REST sends that nobody receives
+    ///
+    /// Beside it runs the floor: a process with the same HTTP server that reads the same requests and gives the same answers.
+    Rest(Box<RestArguments>),
+    /// Measure messages that go to an upstream and its answers that come back
+    ///
+    /// Beside it runs the floor: a process that posts the same bytes to the same upstream by a bare HTTP client.
+    Webhook(Box<WebhookArguments>),
     /// Measure handshakes with a token
     Connect(ConnectArguments),
     /// Measure the memory of connections that do nothing
@@ -76,6 +94,12 @@ pub(crate) enum BenchCommand {
     /// Run the floor.
     #[command(hide = true)]
     Floor(FloorArguments),
+    /// Run the floor of REST calls.
+    #[command(hide = true)]
+    HttpFloor(HttpFloorArguments),
+    /// Run the floor of webhooks.
+    #[command(hide = true)]
+    ClientFloor(ClientFloorArguments),
 }
 
 /// Runs a tool and prints what came of it.
@@ -95,6 +119,10 @@ pub(crate) async fn run(command: BenchCommand, json: bool) -> anyhow::Result<Exi
         BenchCommand::Cuts(arguments) => print(&cuts::run(&arguments, json)?, json),
         BenchCommand::Saturate(arguments) => print(&saturate::run(&arguments, json)?, json),
         BenchCommand::Soak(arguments) => print(&soak::run(&arguments, json)?, json),
+        BenchCommand::HttpFloor(arguments) => http_floor::run(arguments).await,
+        BenchCommand::ClientFloor(arguments) => client_floor::run(arguments).await,
+        BenchCommand::Rest(arguments) => print(&rest::run(&arguments, json)?, json),
+        BenchCommand::Webhook(arguments) => print(&webhook::run(&arguments, json)?, json),
         BenchCommand::Floor(arguments) => floor::run(&arguments),
     }
 }

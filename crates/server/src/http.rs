@@ -14,6 +14,7 @@ use hookwire_proto::token::HostNames;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
@@ -243,15 +244,8 @@ where
         let (edge, caller) = (edge.clone(), caller.clone());
         async move { Ok::<_, Infallible>(answer(edge, request, caller).await) }
     });
-    // The time for a head starts when the connection does, and again after each answer.
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(handshake_time_max)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let connection =
+        http1(handshake_time_max).serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let too_late = async {
         match deadline {
@@ -278,6 +272,18 @@ where
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "an HTTP connection ended early");
     }
+}
+
+/// Returns how HTTP is spoken. The time for a head starts when the connection does, and again after each answer.
+pub(crate) fn http1(head_time_max: Duration) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_time_max)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    http1
 }
 
 /// Sets up a socket: small writes go out at once, and when a peer takes no bytes for `untaken_time_max`, the kernel gives up on it, as

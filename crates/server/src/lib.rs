@@ -4,6 +4,7 @@
 
 mod api_error;
 mod auth;
+pub mod bare_http;
 mod body;
 mod changes;
 pub mod check;

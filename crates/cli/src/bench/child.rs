@@ -1,14 +1,14 @@
 //! Child processes: what is measured runs apart from the load, so that its CPU time and memory are its own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Running, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::callgrind::Callgrind;
@@ -49,6 +49,8 @@ impl<'a> Run<'a> {
 pub(super) struct Child {
     running: Running,
     stdin: ChildStdin,
+    /// What it prints, line by line.
+    lines: Receiver<io::Result<String>>,
     /// Where its profiles are, if its instructions are counted.
     profiles: Option<PathBuf>,
     /// The one line of JSON that it prints when ready.
@@ -79,10 +81,20 @@ impl Child {
             .context("the child process cannot be started")?;
         let stdin = running.stdin.take().context("a child has no standard input")?;
         let stdout = running.stdout.take().context("a child has no standard output")?;
-        let ready = first_line(stdout);
-        let mut child = Self { running, stdin, profiles, ready: Value::Null };
-        child.ready = ready.context("the child process did not get ready")?;
+        let lines = lines(stdout);
+        let mut child = Self { running, stdin, lines, profiles, ready: Value::Null };
+        child.ready = child.next(START_TIME_MAX).context("the child process did not get ready")?;
         Ok(child)
+    }
+
+    /// Returns the next line that the child prints, which must come within `patience`.
+    pub(super) fn next(&self, patience: Duration) -> anyhow::Result<Value> {
+        let line = match self.lines.recv_timeout(patience) {
+            Ok(line) => line?,
+            Err(RecvTimeoutError::Timeout) => bail!("it took too long"),
+            Err(RecvTimeoutError::Disconnected) => bail!("it ended; what it said stands above"),
+        };
+        serde_json::from_str(&line).context("it printed something else than JSON")
     }
 
     pub(super) fn process(&self) -> Process {
@@ -126,16 +138,17 @@ impl Drop for Child {
     }
 }
 
-fn first_line(stdout: ChildStdout) -> anyhow::Result<Value> {
+/// Returns the lines of a child's output, and at last why there are no more if that is not its end.
+fn lines(stdout: ChildStdout) -> Receiver<io::Result<String>> {
     let (sender, receiver) = mpsc::channel();
-    // Ends with the child's output at the latest.
+    // Ends with the child's output, or when nobody listens any more.
     thread::spawn(move || {
-        let mut line = String::new();
-        let result = BufReader::new(stdout).read_line(&mut line).map(|_| line);
-        // Nobody listens any more if the time has run out.
-        let _ = sender.send(result);
+        for line in BufReader::new(stdout).lines() {
+            let is_last = line.is_err();
+            if sender.send(line).is_err() || is_last {
+                return;
+            }
+        }
     });
-    let line = receiver.recv_timeout(START_TIME_MAX).context("it took too long")??;
-    ensure!(!line.is_empty(), "it ended; what it said stands above");
-    serde_json::from_str(&line).context("it printed something else than JSON")
+    receiver
 }

@@ -1,8 +1,9 @@
-//! `bench connect`: handshakes with a token and without an upstream.
+//! `bench connect`: handshakes with a token, with an upstream or without.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use anyhow::ensure;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -11,7 +12,8 @@ use super::child::Run;
 use super::histogram::{Histogram, Percentiles};
 use super::report::{Cost, Progress, Spread, Table, hundredths, per, whole};
 use super::swarm::{Clock, Handler, Swarm};
-use super::target::TargetArguments;
+use super::target::{Dialect, TargetArguments};
+use super::upstream::Upstream;
 
 /// Most connections of one round.
 const CONNECTIONS_MAX: u64 = 1_000_000;
@@ -24,6 +26,12 @@ const IN_FLIGHT_MAX: u64 = 4_096;
 pub(crate) struct ConnectArguments {
     #[command(flatten)]
     target: TargetArguments,
+    /// Have an upstream say whether each client may enter: of the preview, instead of a token; of Web PubSub, beside it
+    #[arg(long)]
+    upstream: bool,
+    /// The protocol of clients and events
+    #[arg(long, value_enum, default_value_t = Dialect::Preview)]
+    dialect: Dialect,
     /// Connections of one round
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     connections: u64,
@@ -39,6 +47,8 @@ pub(crate) struct ConnectArguments {
 #[derive(Debug, Serialize)]
 pub(super) struct ConnectOutcome {
     benchmark: &'static str,
+    dialect: Dialect,
+    upstream: bool,
     connections: u64,
     in_flight: u64,
     shards: Option<u16>,
@@ -62,9 +72,14 @@ struct Summary {
 pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<ConnectOutcome> {
     let connections = usize::try_from(arguments.connections)?;
     let target = arguments.target.open(connections, Run::AsShipped)?;
-    let openings = (0..connections)
-        .map(|index| target.opening(&format!("user-{index}")))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    if arguments.upstream {
+        target.lead_to(&Upstream::start(true)?, arguments.dialect, "connect")?;
+    }
+    let opening = |index| match (arguments.dialect, arguments.upstream) {
+        (Dialect::Preview, true) => Ok(target.anonymous_opening()),
+        (dialect, _) => target.opening_in(dialect, &format!("user-{index}")),
+    };
+    let openings = (0..connections).map(opening).collect::<anyhow::Result<Vec<_>>>()?;
     let door = target.door(usize::try_from(arguments.in_flight)?);
     let clock = Clock::start();
     let mut swarm = Swarm::new(clock)?;
@@ -72,7 +87,8 @@ pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<Co
     let mut rounds = Vec::new();
     let mut latency = Histogram::new();
     for number in 0..=arguments.rounds {
-        let mut waits = Waits { latency: Histogram::new(), bar: &bar };
+        let mut waits =
+            Waits { latency: Histogram::new(), are_greeted: arguments.upstream, bar: &bar };
         let cpu_before = target.used_at_rest()?;
         let begin = clock.now();
         swarm.connect(&door, connections, |index| openings[index].clone(), &mut waits)?;
@@ -98,6 +114,8 @@ pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<Co
         Summary { cpu_ns_per_connection: Spread::of(cpu), latency: latency.percentiles() };
     Ok(ConnectOutcome {
         benchmark: "connect",
+        dialect: arguments.dialect,
+        upstream: arguments.upstream,
         connections: arguments.connections,
         in_flight: arguments.in_flight,
         shards: arguments.target.shards(),
@@ -109,12 +127,15 @@ pub(super) fn run(arguments: &ConnectArguments, json: bool) -> anyhow::Result<Co
 /// How long clients waited until their connections stood.
 struct Waits<'a> {
     latency: Histogram,
+    /// The upstream tells each client something.
+    are_greeted: bool,
     bar: &'a ProgressBar,
 }
 
 impl Handler for Waits<'_> {
     fn message(&mut self, _member: usize, _head: &[u8], _now: u64) -> anyhow::Result<()> {
-        anyhow::bail!("a message came that nobody sent")
+        ensure!(self.are_greeted, "a message came that nobody sent");
+        Ok(())
     }
 
     fn opened(&mut self, _member: usize, waited: u64) {
@@ -127,8 +148,10 @@ impl Display for ConnectOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "connecting with a token, no upstream: {} connections a round, {} under way at once",
-            self.connections, self.in_flight
+            "connecting {}: {} connections a round, {} under way at once",
+            if self.upstream { "with an upstream" } else { "with a token, no upstream" },
+            self.connections,
+            self.in_flight
         )?;
         let mut table =
             Table::new(["round", "connections/s", "p50 µs", "p99 µs", "CPU µs", "of that shards"]);

@@ -116,14 +116,8 @@ pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoO
     let mut swarm = Swarm::new(clock)?;
     let mut echoes = Echoes::new(connections);
     swarm.connect(&server.door, connections, |_| server.opening.clone(), &mut echoes)?;
-    let mut clients = Clients {
-        swarm,
-        echoes,
-        clock,
-        in_flight: arguments.in_flight,
-        payload: vec![b'x'; usize::try_from(arguments.size)?],
-        mask: random()?,
-    };
+    let size = usize::try_from(arguments.size)?;
+    let mut clients = Clients::new(swarm, echoes, clock, arguments.in_flight, size)?;
 
     let bar = progress.bar("echo", (1 + arguments.rounds) * messages);
     let mut rounds = Vec::new();
@@ -134,7 +128,7 @@ pub(super) fn run(arguments: &EchoArguments, json: bool) -> anyhow::Result<EchoO
         clients.round(each, &bar)?;
         let seconds = Duration::from_nanos(clock.now() - begin).as_secs_f64();
         let after = server.meter.as_ref().map(Meter::used_at_rest).transpose()?;
-        let of_round = std::mem::replace(&mut clients.echoes.latency, Histogram::new());
+        let of_round = clients.take_latency();
         if number == 0 {
             continue;
         }
@@ -193,7 +187,7 @@ impl Server {
 }
 
 /// The clients and what they send.
-struct Clients {
+pub(super) struct Clients {
     swarm: Swarm,
     echoes: Echoes,
     clock: Clock,
@@ -203,30 +197,77 @@ struct Clients {
 }
 
 impl Clients {
+    /// Returns clients that are connected, each with so many messages in flight.
+    pub(super) fn new(
+        swarm: Swarm,
+        echoes: Echoes,
+        clock: Clock,
+        in_flight: u64,
+        size: usize,
+    ) -> anyhow::Result<Self> {
+        let payload = vec![b'x'; size];
+        Ok(Self { swarm, echoes, clock, in_flight, payload, mask: random()? })
+    }
+
+    /// Returns how long messages took since this was asked last.
+    pub(super) fn take_latency(&mut self) -> Histogram {
+        std::mem::replace(&mut self.echoes.latency, Histogram::new())
+    }
+
+    /// Has the clients send `messages` in turn, so many in a second whether they come back or not, and waits until all are back.
+    /// Latency begins when a message should have been sent.
+    pub(super) fn paced(
+        &mut self,
+        messages: u64,
+        rate: u64,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<()> {
+        let begin = self.clock.now();
+        for (number, member) in (0..messages).zip((0..self.swarm.len()).cycle()) {
+            let due = begin + number * 1_000_000_000 / rate;
+            loop {
+                let left = due.saturating_sub(self.clock.now());
+                if left == 0 {
+                    break;
+                }
+                self.swarm.turn_until(Duration::from_nanos(left), &mut self.echoes)?;
+            }
+            self.send(member, 1, Some(due))?;
+            bar.inc(1);
+        }
+        while self.echoes.clients.iter().any(|client| client.received < client.sent) {
+            self.swarm.turn(&mut self.echoes)?;
+        }
+        self.echoes.ready.clear();
+        Ok(())
+    }
+
+    /// Sends a client's next messages, stamped with the time when they are due or with that of now.
+    fn send(&mut self, member: usize, count: u64, due: Option<u64>) -> anyhow::Result<()> {
+        let client = &mut self.echoes.clients[member];
+        let mut frames = Vec::new();
+        for sequence in client.sent..client.sent + count {
+            let sent = due.unwrap_or_else(|| self.clock.now());
+            Stamp { sequence, sent }.put(&mut self.payload);
+            frames.extend_from_slice(&encode(Opcode::Binary, &self.payload, Some(self.mask)));
+        }
+        client.sent += count;
+        self.swarm.send(member, &frames)
+    }
+
     /// Has every client send `each` messages and get them back.
-    fn round(&mut self, each: u64, bar: &ProgressBar) -> anyhow::Result<()> {
+    pub(super) fn round(&mut self, each: u64, bar: &ProgressBar) -> anyhow::Result<()> {
         let goal = self.echoes.clients.first().map_or(0, |client| client.received) + each;
         let mut unfinished = self.swarm.len();
         let mut ready: Vec<usize> = (0..self.swarm.len()).collect();
         while unfinished != 0 {
             for member in ready.drain(..) {
-                let client = &mut self.echoes.clients[member];
-                let count = self.in_flight.min(goal - client.received);
+                let count = self.in_flight.min(goal - self.echoes.clients[member].received);
                 if count == 0 {
                     unfinished -= 1;
                     continue;
                 }
-                let mut frames = Vec::new();
-                for sequence in client.sent..client.sent + count {
-                    Stamp { sequence, sent: self.clock.now() }.put(&mut self.payload);
-                    frames.extend_from_slice(&encode(
-                        Opcode::Binary,
-                        &self.payload,
-                        Some(self.mask),
-                    ));
-                }
-                client.sent += count;
-                self.swarm.send(member, &frames)?;
+                self.send(member, count, None)?;
                 bar.inc(count);
             }
             if unfinished != 0 {
@@ -239,7 +280,7 @@ impl Clients {
 }
 
 /// What has come back. Checks the order of every client's messages.
-struct Echoes {
+pub(super) struct Echoes {
     clients: Vec<Client>,
     /// Clients that have got back everything they sent.
     ready: Vec<usize>,
@@ -253,7 +294,7 @@ struct Client {
 }
 
 impl Echoes {
-    fn new(clients: usize) -> Self {
+    pub(super) fn new(clients: usize) -> Self {
         Self {
             clients: vec![Client::default(); clients],
             ready: Vec::new(),

@@ -16,7 +16,7 @@ use super::process::Process;
 use super::publisher::Publisher;
 use super::report::{Progress, Table, hundredths, per, whole};
 use super::swarm::{Clock, Handler, Opening, Swarm};
-use super::target::{Target, TargetArguments};
+use super::target::{Dialect, Target, TargetArguments};
 use super::upstream::Upstream;
 
 /// Handshakes under way at once.
@@ -115,12 +115,7 @@ pub(super) fn run(arguments: &IdleArguments, json: bool) -> anyhow::Result<IdleO
 
     let upstream = if with_upstream {
         let upstream = Upstream::start(identity == Identity::Upstream)?;
-        let settings = upstream.settings(target.service().hub().as_str(), "connect");
-        let path = "/manage/v1/ws/upstream";
-        let token = target.service().rest_token(path, Duration::from_hours(1));
-        let mut caller = target.publisher(&swarm)?;
-        caller.queue("POST", path, Some(&token), "application/json", settings.as_bytes())?;
-        answered(&mut swarm, &mut caller, &mut arrivals, 0)?;
+        target.lead_to(&upstream, Dialect::Preview, "connect")?;
         Some(upstream)
     } else {
         None

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use mio::net::TcpStream;
-use mio::{Interest, Registry};
+use mio::{Interest, Registry, Token};
 
 use super::swarm::GUEST;
 use super::wire::{self, Answer};
 
 /// How long connecting to the service may take.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes of answers that are read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -38,12 +38,22 @@ impl Publisher {
         authority: &str,
         registry: &Registry,
     ) -> anyhow::Result<Self> {
+        Self::connect_as(GUEST, address, authority, registry)
+    }
+
+    /// Connects and registers itself by a token.
+    pub(super) fn connect_as(
+        token: Token,
+        address: SocketAddr,
+        authority: &str,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
         let stream = StdStream::connect_timeout(&address, CONNECT_TIME_MAX)
             .with_context(|| format!("the service at {address} cannot be reached"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
-        registry.register(&mut stream, GUEST, Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
             stream,
             authority: authority.to_owned(),
@@ -68,12 +78,17 @@ impl Publisher {
         content_type: &str,
         body: &[u8],
     ) -> anyhow::Result<()> {
+        let request = wire::request(method, &self.authority, path, token, content_type, body);
+        self.queue_written(&request)
+    }
+
+    /// Puts a request in line that is written already.
+    pub(super) fn queue_written(&mut self, request: &[u8]) -> anyhow::Result<()> {
         ensure!(
             self.in_flight < IN_FLIGHT_MAX,
             "the service does not keep up: {IN_FLIGHT_MAX} REST requests are unanswered"
         );
-        let request = wire::request(method, &self.authority, path, token, content_type, body);
-        self.out.extend_from_slice(&request);
+        self.out.extend_from_slice(request);
         self.in_flight += 1;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What is measured: a service started for it, or one that runs already.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,15 +13,18 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
 use url::{Position, Url};
 
+use super::callers::ask;
 use super::child::{Child, Run};
 use super::form::Form;
 use super::meter::Meter;
 use super::process::{OTHER_FILES, Process, Used, allow_open_files, pin};
 use super::publisher::Publisher;
 use super::swarm::{Door, Entrance, Opening, Swarm};
-use super::wire::{Answer, Upgrade};
+use super::upstream::Upstream;
+use super::wire::{self, Answer, Upgrade};
 
 /// Most shards of a service that is started for a measurement.
 pub(super) const SHARDS_MAX: u16 = 256;
@@ -32,11 +35,29 @@ const API_VERSION: &str = "2024-12-01";
 /// How long tokens of REST calls are good for: longer than any benchmark runs.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
-/// How long the service may take to tell its metrics.
-const METRICS_TIME_MAX: Duration = Duration::from_secs(10);
-
 /// The arguments that name a server which runs already.
 pub(super) const RUNNING: &str = "running";
+
+/// Which of the two protocols is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+pub(super) enum Dialect {
+    /// That of the preview
+    #[serde(rename = "preview")]
+    Preview,
+    /// That of Web PubSub
+    #[value(name = "web-pubsub")]
+    #[serde(rename = "web-pubsub")]
+    WebPubSub,
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preview => "the preview",
+            Self::WebPubSub => "Web PubSub",
+        })
+    }
+}
 
 /// Which service is measured.
 #[derive(Debug, clap::Args)]
@@ -191,19 +212,10 @@ impl Target {
     /// # Errors
     /// The service does not tell it.
     pub(super) fn metric(&self, name: &str) -> anyhow::Result<u64> {
-        let mut stream = TcpStream::connect_timeout(&self.address, METRICS_TIME_MAX)?;
-        stream.set_read_timeout(Some(METRICS_TIME_MAX))?;
-        let authority = &self.authority;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {authority}\r\n\r\n")?;
-        let (mut input, mut buffer) = (Vec::new(), [0; 16 * 1024]);
-        loop {
-            let count = stream.read(&mut buffer).context("the metrics did not come")?;
-            ensure!(count != 0, "the service ended the connection for its metrics");
-            input.extend_from_slice(&buffer[..count]);
-            let Some(answer) = Answer::parse(&input)? else { continue };
-            answer.check()?;
-            return sum(&answer.text(), name).with_context(|| format!("there is no metric {name}"));
-        }
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority);
+        let metrics = ask(self.address, request.as_bytes()).context("the metrics did not come")?;
+        let metrics = Answer::parse(&metrics)?.context("the metrics are not whole")?;
+        sum(&metrics.text(), name).with_context(|| format!("there is no metric {name}"))
     }
 
     /// Returns how a swarm gets in.
@@ -222,6 +234,57 @@ impl Target {
             ..ClientEndpointOptions::default()
         };
         Ok(self.opening_at(&self.service.client_endpoint(&options)?, self.entrance.clone()))
+    }
+
+    /// Returns the opening of a simple client of either dialect with a token of its own.
+    pub(super) fn opening_in(&self, dialect: Dialect, user: &str) -> anyhow::Result<Opening> {
+        match dialect {
+            Dialect::Preview => self.opening(user),
+            Dialect::WebPubSub => {
+                self.opening_as(&ClientAccess::new().user(user), self.entrance.clone())
+            }
+        }
+    }
+
+    /// Leads events to an upstream: of the preview, one of them; of Web PubSub, all.
+    ///
+    /// # Errors
+    /// The service runs already and has upstreams of its own.
+    pub(super) fn lead_to(
+        &self,
+        upstream: &Upstream,
+        dialect: Dialect,
+        event: &str,
+    ) -> anyhow::Result<()> {
+        ensure!(
+            self.child.is_some(),
+            "a service that runs already has upstreams of its own, which are not replaced"
+        );
+        let hub = self.service.hub().as_str();
+        let (method, path, settings) = match dialect {
+            Dialect::Preview => {
+                ("POST", "/manage/v1/ws/upstream".to_owned(), upstream.settings(hub, event))
+            }
+            Dialect::WebPubSub => {
+                ("PUT", format!("/admin/v1/hubs/{hub}/settings"), upstream.handler())
+            }
+        };
+        let json = "application/json";
+        let request = self.request(method, &path, TOKEN_LIFETIME, json, settings.as_bytes());
+        ask(self.address, &request).map(drop)
+    }
+
+    /// Returns a REST call with a token of this lifetime for its path.
+    pub(super) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        lifetime: Duration,
+        content_type: &str,
+        body: &[u8],
+    ) -> Vec<u8> {
+        let token = self.service.rest_token(path, lifetime);
+        wire::request(method, &self.authority, path, Some(&token), content_type, body)
     }
 
     /// Returns the opening of a simple client without a token.

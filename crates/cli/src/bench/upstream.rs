@@ -3,19 +3,19 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::Context;
 
 use super::wire::Head;
 
-/// Connections from the service at once; it promises at most 256 for connect events.
-const CALLERS_MAX: usize = 512;
+/// Connections at once, from the service, which promises at most 1,024, and from the floor of webhooks.
+const CALLERS_MAX: usize = 4_096;
 
 /// Longest body of an event.
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// What the service repeats on every event and therefore keeps: query, claims, addresses (preview protocol, "Request headers").
 const KEPT_HEADERS: [&str; 3] = ["x-asrs-client-query", "x-asrs-user-claims", "x-forwarded-for"];
@@ -32,6 +32,8 @@ struct Shared {
     names_users: bool,
     calls: AtomicU64,
     kept_bytes: AtomicU64,
+    /// The first request with a message.
+    sample: OnceLock<Vec<u8>>,
 }
 
 impl Upstream {
@@ -43,6 +45,7 @@ impl Upstream {
             names_users,
             calls: AtomicU64::new(0),
             kept_bytes: AtomicU64::new(0),
+            sample: OnceLock::new(),
         });
         let of_thread = shared.clone();
         thread::Builder::new()
@@ -71,6 +74,14 @@ impl Upstream {
             "systemEvents": ["connect", "connected", "disconnected"],
         });
         serde_json::json!({ "eventHandlers": [handler] }).to_string()
+    }
+
+    /// Returns the first request with a message, once there was one, and the URL that it went to.
+    pub(super) fn sample(&self) -> anyhow::Result<(&[u8], String)> {
+        let sample = self.shared.sample.get().context("no message has come to the upstream")?;
+        let head = Head::parse(sample)?.context("the message is not whole")?;
+        let (_, path) = head.request.context("an event is no request")?;
+        Ok((sample, format!("http://{}{path}", self.address)))
     }
 
     /// Returns how many bytes the service must keep for a connection, on average over all that came.
@@ -126,6 +137,7 @@ fn answer(input: &[u8], shared: &Shared) -> anyhow::Result<Option<(Vec<u8>, usiz
     } else if path == "/connect" {
         connected(&head, shared)?
     } else if path == "/message" || event.starts_with("azure.webpubsub.user.") {
+        shared.sample.get_or_init(|| input[..used].to_vec());
         text("", &input[head.bytes..used])
     } else {
         b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()
@@ -164,6 +176,7 @@ mod tests {
     fn messages_of_both_dialects_go_back_and_whoever_asks_is_told_that_events_are_wanted() {
         let upstream = Upstream::start(true).unwrap();
         let mut socket = TcpStream::connect(upstream.address).unwrap();
+        assert!(upstream.sample().is_err());
         let echo = "200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nhi";
         for (request, answer) in [
             (
@@ -187,6 +200,9 @@ mod tests {
             socket.read_exact(&mut answer).unwrap();
             assert_eq!(String::from_utf8(answer).unwrap(), expected);
         }
+        let (sample, url) = upstream.sample().unwrap();
+        assert_eq!(sample, b"POST /message HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(url, format!("http://{}/message", upstream.address));
     }
 
     #[test]

@@ -195,8 +195,13 @@ impl<'a> Head<'a> {
 
     /// Returns the value of the first header of this name, which is given in lower case.
     pub(super) fn header(&self, name: &str) -> Option<&'a str> {
-        let mut headers = self.lines.clone().filter_map(|line| line.split_once(':'));
-        headers.find_map(|(of, value)| of.eq_ignore_ascii_case(name).then(|| value.trim()))
+        self.headers().find_map(|(of, value)| of.eq_ignore_ascii_case(name).then_some(value))
+    }
+
+    /// Returns all headers, names and values as they stand there.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let headers = self.lines.clone().filter_map(|line| line.split_once(':'));
+        headers.map(|(name, value)| (name, value.trim()))
     }
 }
 

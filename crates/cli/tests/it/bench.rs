@@ -189,6 +189,48 @@ fn clients_connect_again_and_again() {
 }
 
 #[test]
+fn an_upstream_lets_clients_in() {
+    for dialect in ["preview", "web-pubsub"] {
+        let small = ["connect", "--upstream", "--connections", "20", "--rounds", "1"];
+        let outcome = outcome(&[&small[..], &["--dialect", dialect]].concat());
+        assert_eq!(outcome["rounds"].as_array().unwrap().len(), 1);
+        assert_eq!(outcome["upstream"], true);
+    }
+}
+
+#[test]
+fn rest_sends_are_answered_in_each_dialect_and_compared_with_a_bare_server() {
+    for (dialect, in_flight, tokens) in [("preview", "1", "1"), ("web-pubsub", "3", "20")] {
+        let small = ["rest", "--callers", "4", "--requests", "110", "--rounds", "2"];
+        let more = ["--dialect", dialect, "--in-flight", in_flight, "--tokens", tokens];
+        let outcome = outcome(&[&small[..], &more].concat());
+        let rounds = outcome["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), 2);
+        for round in rounds {
+            assert_eq!(round["units"], 110);
+            assert!(0.0 < round["cost"]["all"].as_f64().unwrap());
+            assert!(round["ratio"].is_number(), "{round}");
+        }
+    }
+}
+
+#[test]
+fn messages_come_back_from_an_upstream_in_each_dialect() {
+    for dialect in ["preview", "web-pubsub"] {
+        for (pace, ratio) in [(&[][..], true), (&["--rate", "500", "--no-floor"], false)] {
+            let small = ["webhook", "--connections", "5", "--messages", "100", "--rounds", "2"];
+            let outcome = outcome(&[&small[..], &["--dialect", dialect], pace].concat());
+            let rounds = outcome["rounds"].as_array().unwrap();
+            assert_eq!(rounds.len(), 2);
+            for round in rounds {
+                assert_eq!(round["units"], 100);
+                assert_eq!(round["ratio"].is_number(), ratio, "{round}");
+            }
+        }
+    }
+}
+
+#[test]
 fn idle_connections_get_their_users_and_groups() {
     let small = ["idle", "--from", "10", "--connections", "30", "--steps", "2"];
     for (more, kept) in [
