@@ -8,6 +8,7 @@ mod audience;
 mod claims;
 pub mod identity;
 
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -91,6 +92,13 @@ pub fn check(
         });
     }
     Ok(Claims(claims))
+}
+
+/// Returns the times at which a token passes, with [`CLOCK_SKEW`] of tolerance on both sides.
+fn times(claims: &Map<String, Value>) -> Result<Range<u64>, TokenError> {
+    let expiry = seconds(claims, "exp")?.ok_or(TokenError::NoExpiry)?;
+    let start = seconds(claims, "nbf")?.unwrap_or(0);
+    Ok(start.saturating_sub(CLOCK_SKEW.as_secs())..expiry.saturating_add(CLOCK_SKEW.as_secs()))
 }
 
 /// Requires an end that has not passed and a beginning, if there is one, that has.
@@ -415,6 +423,15 @@ mod tests {
     }
 
     proptest! {
+        /// What a checked token says of its times is by what it was checked.
+        #[test]
+        fn a_token_passes_within_its_times_and_not_before_or_after(expiry in 0..900_u64, start in proptest::option::of(0..900_u64), now in 0..900_u64) {
+            let shifted = |seconds| NOW - 450 + seconds;
+            let claims = object(json!({"exp": shifted(expiry), "nbf": start.map_or(0, shifted)}));
+            let passes = check_time(&claims, shifted(now)).is_ok();
+            prop_assert_eq!(Claims(claims).times().unwrap().contains(&shifted(now)), passes);
+        }
+
         /// One changed character anywhere is noticed: there is one spelling of a signed token.
         #[test]
         fn a_changed_token_is_refused(at in any::<prop::sample::Index>(), with in "[A-Za-z0-9_.=+/ -]") {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ::metrics::Counter;
 use bytes::Bytes;
 use hookwire_proto::cloud_event::ClientCertificate;
 use hookwire_proto::signature::AccessKey;
@@ -27,13 +28,13 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::api_error::{Answer, ApiError};
-use crate::auth::IdentityProviders;
+use crate::auth::{IdentityProviders, KnownTokens};
 use crate::body::{BodyRoom, RequestBody};
 use crate::changes::Changes;
 use crate::config::Limits;
 use crate::console::Console;
 use crate::event_log::{EventLog, LiveBody};
-use crate::metrics::{self, ShardStats};
+use crate::metrics::{self, Handles, ShardStats};
 use crate::route::admin::Inquiry;
 use crate::route::{self, Route};
 use crate::settings::Layers;
@@ -62,6 +63,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Rules {
     /// The access keys; the first signs.
     pub(crate) keys: Vec<AccessKey>,
+    /// What was checked by these keys.
+    pub(crate) known_tokens: KnownTokens,
     /// Identity providers whose tokens the REST API takes too.
     pub(crate) identity_providers: IdentityProviders,
     pub(crate) limits: Limits,
@@ -336,9 +339,12 @@ async fn answer(
 }
 
 fn count(route: &'static str, status: StatusCode) {
-    let status = status.as_u16().to_string();
-    ::metrics::counter!("hookwire_http_requests_total", "route" => route, "status" => status)
-        .increment(1);
+    static COUNTERS: Handles<(&str, StatusCode), Counter> = Handles::new();
+    let register = || {
+        let status = status.as_u16().to_string();
+        ::metrics::counter!("hookwire_http_requests_total", "route" => route, "status" => status)
+    };
+    COUNTERS.get((route, status), register).increment(1);
 }
 
 /// Refuses what a proxy in front could have read differently (RFC 9112, section 3.2).

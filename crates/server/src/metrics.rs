@@ -5,9 +5,11 @@
 
 mod process;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -123,6 +125,26 @@ const RECORDED: [(&str, Kind, Unit, &str); 13] = [
         "Requests through tunnels by kind (events, and REST calls of upstreams) and result.",
     ),
 ];
+
+/// Handles of one metric by its labels, so that what is counted often is looked up once. Labels are words of ours, so there are few.
+#[derive(Debug)]
+pub(crate) struct Handles<Labels, Handle>(LazyLock<RwLock<HashMap<Labels, Handle>>>);
+
+impl<Labels: Eq + Hash, Handle: Clone> Handles<Labels, Handle> {
+    pub(crate) const fn new() -> Self {
+        Self(LazyLock::new(RwLock::default))
+    }
+
+    /// Returns the handle for these labels; the first time, `register` makes it.
+    pub(crate) fn get(&self, labels: Labels, register: impl FnOnce() -> Handle) -> Handle {
+        if let Some(handle) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&labels) {
+            return handle.clone();
+        }
+        let handle = register();
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(labels, handle.clone());
+        handle
+    }
+}
 
 /// What a shard publishes. The shard stores, others only read: no read-modify-write anywhere.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::auth::IdentityProviders;
+use crate::auth::{IdentityProviders, KnownTokens};
 use crate::body::BodyRoom;
 use crate::changes::Changes;
 use crate::config::Config;
@@ -152,6 +152,7 @@ impl Node {
             endpoints: config.endpoints(&bound),
             rules: Swap::new(Rules {
                 keys: config.access_keys.clone(),
+                known_tokens: KnownTokens::default(),
                 identity_providers: IdentityProviders::new(&config.oidc),
                 limits: config.limits,
                 metrics_public: config.metrics_public,

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::KnownTokens;
 use crate::config::{Config, ConfigFaults};
 use crate::file_watch::FileWatch;
 use crate::http::{Edge, Rules};
@@ -187,6 +188,7 @@ impl Reloader {
             && before.identity_providers.are(&config.oidc);
         self.edge.rules.set(Rules {
             keys: config.access_keys.clone(),
+            known_tokens: KnownTokens::default(),
             identity_providers: before.identity_providers.reconfigured(&config.oidc),
             limits: config.limits,
             metrics_public: config.metrics_public,

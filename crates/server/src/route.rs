@@ -7,17 +7,22 @@ pub(crate) mod data_plane;
 mod preview;
 mod query;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hookwire_proto::envelope::Target;
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, NameError, UserId};
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 use url::form_urlencoded;
 
 use self::query::Query;
 use crate::api_error::ApiError;
 use crate::console::ConsoleRoute;
+
+/// Segments of a path for which there is room without an allocation: those of the longest path that there is.
+const SEGMENTS: usize = 9;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,11 +128,11 @@ pub(crate) fn parse(method: &Method, uri: &Uri) -> Result<Route, ApiError> {
 fn read(method: &Method, uri: &Uri) -> Result<Route, ApiError> {
     let path = uri.path().strip_prefix('/').unwrap_or_default();
     let path = path.strip_suffix('/').unwrap_or(path);
-    let mut segments = Vec::new();
+    let mut decoded: SmallVec<[Cow<'_, str>; SEGMENTS]> = SmallVec::new();
     for segment in path.split('/') {
-        segments.push(decode(segment)?);
+        decoded.push(decode(segment)?);
     }
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let segments: SmallVec<[&str; SEGMENTS]> = decoded.iter().map(AsRef::as_ref).collect();
     let query = uri.query().unwrap_or_default();
     match segments.as_slice() {
         ["ws", "client", rest @ ..] => preview::client(method, rest, query),
@@ -195,10 +200,9 @@ pub(crate) fn parameter(query: &str, names: &[&str]) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-fn decode(segment: &str) -> Result<String, ApiError> {
+fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     percent_decode_str(segment)
         .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
         .map_err(|_| ApiError::bad_request("the path is not UTF-8"))
 }
 

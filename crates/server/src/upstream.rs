@@ -12,6 +12,7 @@ mod listener;
 mod outcome;
 mod request;
 mod resolver;
+mod targets;
 mod through_tunnel;
 mod token;
 mod validation;
@@ -30,6 +31,7 @@ use hookwire_proto::name::HubName;
 use hookwire_proto::signature::AccessKey;
 use http::HeaderValue;
 use hyper_util::client::legacy::Error;
+use metrics::{Counter, Gauge, Histogram};
 use rustls::RootCertStore;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -43,11 +45,13 @@ use self::gate::{Gate, Purpose};
 use self::listener::{Dropped, Listeners, Waiting};
 use self::outcome::Outcome;
 use self::request::{Requests, Target};
+use self::targets::Targets;
 use self::token::Tokens;
 use self::validation::{Validations, Verdict};
 use crate::config::{AddressRange, UpstreamLimits};
 use crate::event_log::{self, Entry, EventLog};
 use crate::http::unix_time;
+use crate::metrics::Handles;
 use crate::swap::Swap;
 use crate::tunnel::Tunnels;
 
@@ -68,6 +72,7 @@ pub(crate) struct Upstream(Arc<Inner>);
 struct Inner {
     http: Http,
     requests: Arc<Requests>,
+    targets: Targets,
     validations: Validations,
     tokens: Tokens,
     listeners: Listeners,
@@ -257,6 +262,7 @@ impl Upstream {
         Ok(Self(Arc::new(Inner {
             http: Http::new(refused, roots)?,
             requests: Arc::new(Requests::new(keys, origin).await?),
+            targets: Targets::default(),
             validations: Validations::default(),
             tokens: Tokens::default(),
             listeners: Listeners::new(),
@@ -310,7 +316,7 @@ impl Upstream {
         };
         if let Err(Dropped) = self.0.listeners.push(copy, &self.0.tasks, deliver) {
             count_copy("dropped");
-            if let Some(target) = Target::parse(&listener.url.validation_url(&hub)) {
+            if let Some(target) = self.0.targets.get(&listener.url.validation_url(&hub)) {
                 let named = self.named(target.origin());
                 named.warn(
                     target.origin(),
@@ -323,9 +329,12 @@ impl Upstream {
     /// Makes a call and reports what comes of it: at most once that it has passed, exactly once how it ended. Not cancel-safe: run it
     /// in a tracked task.
     pub(crate) async fn call(&self, call: Call, report: impl Fn(Input)) {
+        static IN_FLIGHT: Handles<(), Gauge> = Handles::new();
+        static CALLS: Handles<(&str, &str), Counter> = Handles::new();
+        static DURATIONS: Handles<&str, Histogram> = Handles::new();
         let begin = Instant::now();
         let event = call.event.kind();
-        let in_flight = metrics::gauge!("hookwire_upstream_calls_in_flight");
+        let in_flight = IN_FLIGHT.get((), || metrics::gauge!("hookwire_upstream_calls_in_flight"));
         in_flight.increment(1.0);
         let figures = &self.0.figures;
         figures.calls.fetch_add(1, Ordering::Relaxed);
@@ -345,10 +354,11 @@ impl Upstream {
             Err(error) => (Reply::Failed { reason: chain(&error) }, error.result()),
         };
         in_flight.decrement(1.0);
-        metrics::counter!("hookwire_upstream_calls_total", "event" => event, "result" => result)
-            .increment(1);
-        metrics::histogram!("hookwire_upstream_call_duration_seconds", "event" => event)
-            .record(begin.elapsed().as_secs_f64());
+        let register = || metrics::counter!("hookwire_upstream_calls_total", "event" => event, "result" => result);
+        CALLS.get((event, result), register).increment(1);
+        let register =
+            || metrics::histogram!("hookwire_upstream_call_duration_seconds", "event" => event);
+        DURATIONS.get(event, register).record(begin.elapsed().as_secs_f64());
         report(Input::UpstreamReplied { call: call.id, reply });
     }
 
@@ -359,7 +369,7 @@ impl Upstream {
         report: &impl Fn(Input),
     ) -> Result<UpstreamAnswer, CallError> {
         let event = call.event.kind();
-        let Some(target) = Target::parse(&call.url) else {
+        let Some(target) = self.0.targets.get(&call.url) else {
             tracing::warn!(hub = %call.hub, event, "an upstream's URL cannot be called");
             return Err(CallError::Url);
         };
@@ -537,7 +547,7 @@ impl Upstream {
 
     /// Makes sure that an upstream wants events (Web PubSub protocol, "Abuse protection").
     async fn validate(&self, url: &HandlerUrl, hub: &HubName) -> Result<(), CallError> {
-        let target = Target::parse(&url.validation_url(hub)).ok_or(CallError::Url)?;
+        let target = self.0.targets.get(&url.validation_url(hub)).ok_or(CallError::Url)?;
         let Inner { validations, http, requests, tasks, log, .. } = &*self.0;
         let log = (log, hub);
         validations.check(target, http, requests, tasks, log).await.map_err(CallError::Unvalidated)
@@ -576,7 +586,7 @@ impl Upstream {
             .took(begin.elapsed(), attempts)
             .came_to(told.ok, told.verdict, told.reason.as_deref());
         self.0.log.push(entry);
-        if let Some((reason, target)) = reason.zip(Target::parse(&url)) {
+        if let Some((reason, target)) = reason.zip(self.0.targets.get(&url)) {
             self.named(target.origin()).warn(target.origin(), &reason);
         }
     }
@@ -587,7 +597,7 @@ impl Upstream {
         unix_seconds: u64,
     ) -> Result<UpstreamAnswer, CallError> {
         let url = copy.listener.url.url(&copy.hub, copy.event.name());
-        let target = Target::parse(&url).ok_or(CallError::Url)?;
+        let target = self.0.targets.get(&url).ok_or(CallError::Url)?;
         let limit = self.0.limits.get().time_max;
         let posting = async {
             self.validate(&copy.listener.url, &copy.hub).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 
@@ -15,6 +16,11 @@ impl Claims {
     /// Returns the user that the token names. An empty name is none.
     pub fn sub(&self) -> Option<&str> {
         self.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty())
+    }
+
+    /// Returns when the token passes, in seconds since 1970; `None` unless it has been checked.
+    pub fn times(&self) -> Option<Range<u64>> {
+        super::times(&self.0).ok()
     }
 
     /// Returns one claim.

@@ -73,14 +73,13 @@ impl Validations {
     /// It has said no, or nothing, just now or within the pause after that.
     pub(super) async fn check(
         &self,
-        target: Target,
+        target: Arc<Target>,
         http: &Http,
         requests: &Arc<Requests>,
         tasks: &TaskTracker,
         (log, hub): (&EventLog, &HubName),
     ) -> Result<(), Arc<Verdict>> {
         let lease = self.lease(target.url.as_str());
-        let target = Arc::new(target);
         let ask = || {
             let (target, http, requests) = (target.clone(), http.clone(), requests.clone());
             let (log, hub) = (log.clone(), hub.clone());
