@@ -13,11 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use hookwire_proto::deflate::{Deflate, Deflater};
-use hookwire_proto::envelope::WireForm;
+use hookwire_proto::envelope::{SequencedFrames, WireForm};
 use hookwire_proto::handler::{EventHandler, HubsSettings};
 use hookwire_proto::name::{ConnectionId, GroupName, HubName, UserId};
 use hookwire_proto::reconnection::ReconnectionKey;
@@ -34,7 +33,7 @@ use crate::input::{
 use crate::reliable::RecoverySettings;
 use crate::set::{Kind, Place, SetId, Sets, Slot, index};
 use crate::stored::Stored;
-use crate::web_pubsub::{Cookies, Door, WebPubSub};
+use crate::web_pubsub::{Conversation, Cookies, Door, WebPubSub};
 
 pub use self::group_state::GROUP_STATE_BYTES_MAX;
 pub use self::streams::STREAMS_PER_CONNECTION_MAX;
@@ -88,8 +87,8 @@ pub struct Hub {
 #[derive(Debug)]
 enum Entry {
     Open(Open),
-    /// The connection is over; the edge still uses the place for its socket.
-    Ended,
+    /// The connection is over; the edge still uses the place for its socket, which may not have been given everything yet.
+    Ended(Option<Box<Conversation>>),
 }
 
 /// An admitted connection.
@@ -264,19 +263,28 @@ impl Hub {
         self.sets.members(set, form)
     }
 
-    /// Appends the messages that a reliable connection has not been sent on its present socket, each as frames in two parts, of which
-    /// the second may be empty; they count as sent from now on.
+    /// Appends the messages that a reliable connection has not been sent on its present socket, also if it is over meanwhile; they count
+    /// as sent from now on.
     pub fn take_unsent(
         &mut self,
         slot: Slot,
         deflater: &mut Deflater,
-        messages: &mut Vec<[Bytes; 2]>,
+        frames: &mut SequencedFrames,
     ) {
-        let Some(open) = self.open_mut(slot) else { return };
-        let Some(web_pubsub) = open.web_pubsub_mut() else { return };
-        let Some(conversation) = &mut web_pubsub.conversation else { return };
-        if let Some(reliable) = conversation.reliable.as_mut().filter(|one| one.is_attached()) {
-            reliable.take_unsent(conversation.subprotocol, deflater, messages);
+        match self.connections.get_mut(slot.0 as usize) {
+            Some(Entry::Open(open)) => {
+                if let Some(web_pubsub) = open.web_pubsub_mut()
+                    && let Some(conversation) = &mut web_pubsub.conversation
+                {
+                    conversation.take_unsent(deflater, frames);
+                }
+            }
+            Some(Entry::Ended(unsent)) => {
+                if let Some(mut conversation) = unsent.take() {
+                    conversation.take_unsent(deflater, frames);
+                }
+            }
+            None => {}
         }
     }
 
@@ -299,7 +307,7 @@ impl Hub {
     pub fn slots(&self) -> Vec<Slot> {
         let open = |(at, entry): (usize, &Entry)| match entry {
             Entry::Open(_) => Some(Slot(index(at))),
-            Entry::Ended => None,
+            Entry::Ended(_) => None,
         };
         self.connections.iter().filter_map(open).collect()
     }
@@ -347,14 +355,14 @@ impl Hub {
     fn open_at(&self, slot: Slot) -> Option<&Open> {
         match self.connections.get(slot.0 as usize) {
             Some(Entry::Open(open)) => Some(open),
-            Some(Entry::Ended) | None => None,
+            Some(Entry::Ended(_)) | None => None,
         }
     }
 
     fn open_mut(&mut self, slot: Slot) -> Option<&mut Open> {
         match self.connections.get_mut(slot.0 as usize) {
             Some(Entry::Open(open)) => Some(open),
-            Some(Entry::Ended) | None => None,
+            Some(Entry::Ended(_)) | None => None,
         }
     }
 

@@ -4,9 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hookwire_proto::deflate::{Deflate, Deflater};
-use hookwire_proto::envelope::{Content, encode};
+use hookwire_proto::envelope::{Content, SequencedFrames, encode};
 use hookwire_proto::name::GroupName;
 use hookwire_proto::subprotocol::{GroupStateItem, ServerMessage, Subprotocol};
 
@@ -59,16 +58,19 @@ impl Sequenced {
         }
     }
 
-    /// Returns the message in two parts, of which the second may be empty.
+    /// Appends the frames of the message.
     fn frames(
         &self,
         subprotocol: Subprotocol,
         id: u64,
         deflate: Option<Deflate>,
         deflater: &mut Deflater,
-    ) -> [Bytes; 2] {
+        out: &mut SequencedFrames,
+    ) {
         match self {
-            Self::Publication(content) => content.sequenced(subprotocol, id, deflate, deflater),
+            Self::Publication(content) => {
+                content.sequenced(subprotocol, id, deflate, deflater, out);
+            }
             Self::GroupState { is_snapshot, group, items } => {
                 let message = subprotocol.encode_server(&ServerMessage::GroupState {
                     is_snapshot: *is_snapshot,
@@ -77,7 +79,7 @@ impl Sequenced {
                     sequence_id: Some(id),
                 });
                 let deflate = deflate.filter(|deflate| deflate.concerns(message.data.len()));
-                [encode(message.kind, &message.data, deflate, deflater), Bytes::new()]
+                out.push_whole(encode(message.kind, &message.data, deflate, deflater));
             }
         }
     }
@@ -200,19 +202,22 @@ impl Reliable {
         }
     }
 
-    /// Appends the messages that the socket has not been given yet, each in two parts, of which the second may be empty.
+    /// Appends the messages that the socket has not been given yet.
     pub(crate) fn take_unsent(
         &mut self,
         subprotocol: Subprotocol,
         deflater: &mut Deflater,
-        out: &mut Vec<[Bytes; 2]>,
+        out: &mut SequencedFrames,
     ) {
-        out.extend(
-            self.messages.range(self.sent..).map(|waiting| {
-                waiting.what.frames(subprotocol, waiting.id, self.deflate, deflater)
-            }),
-        );
+        for waiting in self.messages.range(self.sent..) {
+            waiting.what.frames(subprotocol, waiting.id, self.deflate, deflater, out);
+        }
         self.sent = self.messages.len();
+    }
+
+    /// Whether there is a socket that has not been given everything.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.is_attached() && self.sent < self.messages.len()
     }
 
     /// Begins again at `now` on a new socket with compression of its own: everything that is not acknowledged and still worth it will be
@@ -253,10 +258,10 @@ mod tests {
 
     /// The sequence ids in front of what a socket is given.
     fn sent(reliable: &mut Reliable) -> Vec<u64> {
-        let mut chunks = Vec::new();
-        reliable.take_unsent(Subprotocol::JsonReliable, &mut Deflater::default(), &mut chunks);
-        let heads = chunks.iter().map(|pair| {
-            let head = String::from_utf8_lossy(&pair[0]).into_owned();
+        let mut frames = SequencedFrames::default();
+        reliable.take_unsent(Subprotocol::JsonReliable, &mut Deflater::default(), &mut frames);
+        let heads = frames.iter().map(|(head, _)| {
+            let head = String::from_utf8_lossy(head).into_owned();
             let digits: String = head.chars().filter(char::is_ascii_digit).collect();
             digits.parse().unwrap()
         });

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hookwire_proto::data::Metadata;
-use hookwire_proto::envelope::Shape;
+use hookwire_proto::deflate::Deflater;
+use hookwire_proto::envelope::{SequencedFrames, Shape};
 use hookwire_proto::handler::EventHandler;
 use hookwire_proto::name::GroupName;
 use hookwire_proto::permission::Permissions;
@@ -131,6 +132,13 @@ impl WebPubSub {
 }
 
 impl Conversation {
+    /// Appends the messages that its present socket has not been given, if it has one.
+    pub(crate) fn take_unsent(&mut self, deflater: &mut Deflater, frames: &mut SequencedFrames) {
+        if let Some(reliable) = self.reliable.as_mut().filter(|one| one.is_attached()) {
+            reliable.take_unsent(self.subprotocol, deflater, frames);
+        }
+    }
+
     pub(crate) fn new(subprotocol: Subprotocol) -> Self {
         Self {
             subprotocol,

@@ -12,13 +12,17 @@ use crate::filter::Filter;
 use crate::frame::{HEADER_BYTES_MAX, Header, Opcode};
 use crate::message::{Message, MessageKind};
 use crate::name::{ConnectionId, GroupName, HubName, UserId};
-use crate::subprotocol::{GroupStateItem, Publication, Source, Subprotocol, json, protobuf};
+use crate::subprotocol::{
+    GroupStateItem, PUBLICATION_HEAD_BYTES_MAX, Publication, Source, Subprotocol, json, protobuf,
+};
 
 /// Payload of one frame at most; longer messages are fragmented, since some clients refuse larger frames (Netty's default).
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 65_536;
 
 /// Bytes that a sequence id and what stands around it take in the first frame of a message, at most.
 const SEQUENCE_BYTES_MAX: usize = 64;
+
+const _: () = assert!(STORED_HEADER_BYTES + PUBLICATION_HEAD_BYTES_MAX <= SEQUENCE_BYTES_MAX);
 
 /// An action for the members of one hub.
 #[derive(Debug, Clone)]
@@ -204,7 +208,7 @@ impl Content {
         cell.get_or_init(|| encode(kind, &data.bytes, deflate, deflater))
     }
 
-    /// Returns the server's frames of the message with a sequence id, in two pieces that follow each other: the second is shared by all
+    /// Appends the server's frames of the message with a sequence id: a head for the receiver, and a tail that is shared by all
     /// receivers, also when it is compressed. Cost: a few dozen bytes, and once the encoding.
     pub fn sequenced(
         &self,
@@ -212,7 +216,8 @@ impl Content {
         sequence_id: u64,
         deflate: Option<Deflate>,
         deflater: &mut Deflater,
-    ) -> [Bytes; 2] {
+        out: &mut SequencedFrames,
+    ) {
         let is_protobuf = subprotocol.is_protobuf();
         let deflate = deflate.filter(|deflate| deflate.concerns(self.bytes()));
         let forms = self.forms(deflate);
@@ -225,29 +230,26 @@ impl Content {
                 Tail::new(json::publication_tail(&self.publication), deflate, deflater)
             })
         };
-        let mut payload = BytesMut::with_capacity(SEQUENCE_BYTES_MAX);
-        let kind = if is_protobuf {
-            protobuf::publication_head(sequence_id, tail.payload_bytes, &mut payload);
-            MessageKind::Binary
-        } else {
-            json::publication_head(sequence_id, tail.payload_bytes, &mut payload);
-            MessageKind::Text
-        };
+        // How long it is stands in front of it.
+        let mut payload = [0; PUBLICATION_HEAD_BYTES_MAX];
+        let mut room = &mut payload[..];
+        subprotocol.publication_head(sequence_id, tail.payload_bytes, &mut room);
+        let left = room.len();
+        let payload = &payload[..PUBLICATION_HEAD_BYTES_MAX - left];
         let stored_bytes = if tail.is_deflated { STORED_HEADER_BYTES } else { 0 };
-        let mut head = BytesMut::with_capacity(HEADER_BYTES_MAX + stored_bytes + payload.len());
         Header {
             fin: tail.is_whole,
             compressed: tail.is_deflated,
-            opcode: kind.opcode(),
+            opcode: subprotocol.message_kind().opcode(),
             mask: None,
             payload_bytes: (stored_bytes + payload.len() + tail.first_bytes) as u64,
         }
-        .put(&mut head);
+        .put(&mut out.heads);
         if tail.is_deflated {
-            put_stored_header(payload.len(), &mut head);
+            put_stored_header(payload.len(), &mut out.heads);
         }
-        head.extend_from_slice(&payload);
-        [head.freeze(), tail.bytes.clone()]
+        out.heads.extend_from_slice(payload);
+        out.messages.push((out.heads.len(), tail.bytes.clone()));
     }
 
     fn forms(&self, deflate: Option<Deflate>) -> &Forms {
@@ -257,6 +259,52 @@ impl Content {
                 self.deflated[usize::from(deflate.window != Window::FULL)].get_or_init(Box::default)
             }
         }
+    }
+}
+
+/// Messages of one reliable connection as frames: the heads are its own, the tails are shared with others.
+#[derive(Debug, Default)]
+pub struct SequencedFrames {
+    heads: Vec<u8>,
+    /// Where the head of each message ends, and what follows it.
+    messages: Vec<(usize, Bytes)>,
+}
+
+impl SequencedFrames {
+    /// Appends a message that is all its own.
+    pub fn push_whole(&mut self, frames: Bytes) {
+        self.messages.push((self.heads.len(), frames));
+    }
+
+    /// Returns how many messages there are.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Returns the bytes of all frames.
+    pub fn bytes(&self) -> usize {
+        self.heads.len() + self.messages.iter().map(|(_, tail)| tail.len()).sum::<usize>()
+    }
+
+    /// Returns head and tail of each message, in order. One of them may be empty.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Bytes)> {
+        let mut start = 0;
+        self.messages.iter().map(move |(end, tail)| {
+            let head = &self.heads[start..*end];
+            start = *end;
+            (head, tail)
+        })
+    }
+
+    /// Forgets all messages and keeps the room.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.messages.clear();
     }
 }
 
@@ -302,7 +350,7 @@ impl Tail {
 const STORED_HEADER_BYTES: usize = 5;
 
 /// Appends what stands in front of a block of bytes that are not compressed.
-fn put_stored_header(bytes: usize, out: &mut BytesMut) {
+fn put_stored_header(bytes: usize, out: &mut impl BufMut) {
     let length = u16::try_from(bytes).expect("a sequence id takes a few bytes");
     out.put_u8(0);
     out.put_u16_le(length);
@@ -379,8 +427,11 @@ mod tests {
             let content = Content::new(Message::text("x".repeat(length)));
             for subprotocol in [Subprotocol::JsonReliable, Subprotocol::ProtobufReliable] {
                 for id in [1, 300, u64::MAX] {
-                    let mut wire =
-                        content.sequenced(subprotocol, id, None, &mut Deflater::default()).concat();
+                    let (mut deflater, mut frames) = Default::default();
+                    content.sequenced(subprotocol, id, None, &mut deflater, &mut frames);
+                    let mut wire: Vec<u8> =
+                        frames.iter().flat_map(|(head, tail)| [head, tail].concat()).collect();
+                    assert_eq!((frames.len(), frames.bytes()), (1, wire.len()));
                     let mut events = Vec::new();
                     let mut client = Connection::new(Role::Client);
                     client.handle_input(&mut wire, 2 * length + 1_000, &mut events).unwrap();

@@ -20,14 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use hookwire_hub::{
     Answer, Call, Command, Connecting, Effect, Ending, EventCopy, Hub, Input, Recovering, Settings,
     Slot, Ticket, UnixMillis,
 };
 use hookwire_proto::connection::{Event, Incoming};
 use hookwire_proto::deflate::{Deflate, Deflater, Inflation};
-use hookwire_proto::envelope::{Envelope, encode};
+use hookwire_proto::envelope::{Envelope, SequencedFrames, encode};
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::name::{ConnectionId, HubName};
 use mio::{Events, Poll, Token};
@@ -217,7 +216,7 @@ pub(crate) struct Shard {
     wall: UnixMillis,
     hub: Hub,
     spare_effects: Vec<Effect>,
-    spare_messages: Vec<[Bytes; 2]>,
+    spare_frames: SequencedFrames,
     sockets: Vec<Option<Socket>>,
     awaiting_socket: HashMap<ConnectionId, Expected>,
     verdicts: HashMap<Ticket, oneshot::Sender<Admission>>,
@@ -226,6 +225,8 @@ pub(crate) struct Shard {
     runs: Runs,
     deflater: Deflater,
     inflation: Inflation,
+    /// Sockets of reliable connections with messages that they have not been given; each is marked.
+    unsent: Vec<Slot>,
     /// Sockets with something to write.
     dirty: VecDeque<Slot>,
     /// Sockets with something to read.
@@ -320,7 +321,7 @@ impl Shard {
             wall: wall_clock(),
             hub: Hub::default(),
             spare_effects: Vec::new(),
-            spare_messages: Vec::new(),
+            spare_frames: SequencedFrames::default(),
             sockets: Vec::new(),
             awaiting_socket: HashMap::new(),
             verdicts: HashMap::new(),
@@ -329,6 +330,7 @@ impl Shard {
             runs: Runs::default(),
             deflater: Deflater::default(),
             inflation: Inflation::default(),
+            unsent: Vec::new(),
             dirty: VecDeque::new(),
             ready: VecDeque::new(),
             lost: Vec::new(),
@@ -396,6 +398,7 @@ impl Shard {
         self.forget_lost();
         // What the end of a connection tells others goes out in the next turn, which begins at once.
         self.close_runs();
+        self.queue_all_unsent();
         self.report_drained();
         self.publish();
         true
@@ -597,11 +600,7 @@ impl Shard {
                 }
             }
             // A reliable member is in no run: nothing has to be closed.
-            Effect::Sequenced { slots } => {
-                for slot in slots {
-                    self.queue_unsent(slot);
-                }
-            }
+            Effect::Sequenced { slots } => self.mark_unsent(&slots),
             Effect::Tell { slot, message } => {
                 self.close_runs();
                 let deflate = self.hub.deflate(slot);

@@ -5,7 +5,7 @@
     reason = "whatever is not part of these histories is a finding"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use hookwire_hub::{
 use hookwire_proto::cloud_event::ConnectRequest;
 use hookwire_proto::connection::{Connection, Event as WireEvent, Incoming};
 use hookwire_proto::deflate::{Compression, Deflater, Window};
-use hookwire_proto::envelope::{Content, Envelope, Target, encode_message};
+use hookwire_proto::envelope::{Content, Envelope, SequencedFrames, Target, encode_message};
 use hookwire_proto::frame::Role;
 use hookwire_proto::handler::{EventHandlerDocument, HubDocument, HubSettings, HubsSettings};
 use hookwire_proto::message::Message;
@@ -91,6 +91,8 @@ pub struct Recovery {
     group: GroupName,
     shards: Vec<Hub>,
     deflater: Deflater,
+    /// Who has messages that were not put on its wire yet, as shards leave them with the hub until the end of a turn.
+    unsent: BTreeSet<(usize, Slot)>,
     clients: Vec<Client>,
     published: u64,
     disconnected: Vec<ConnectionId>,
@@ -160,6 +162,7 @@ impl Recovery {
             shards: (0..shards).map(|_| Hub::default()).collect(),
             clients: Vec::new(),
             deflater: Deflater::default(),
+            unsent: BTreeSet::new(),
             published: 0,
             disconnected: Vec::new(),
         };
@@ -181,6 +184,7 @@ impl Recovery {
             Act::Publish => self.publish(),
             Act::Read { client, messages } => {
                 if let Some(client) = self.pick(client) {
+                    self.end_turn();
                     for _ in 0..messages {
                         self.clients[client].read_one();
                     }
@@ -355,6 +359,8 @@ impl Recovery {
         let shard = of.shard;
         let input = Input::Recovering { answer_to: Ticket(0), recovering: Box::new(recovering) };
         self.handle(shard, input);
+        // Its socket comes in a later turn.
+        self.end_turn();
         let of = &mut self.clients[client];
         if of.fate == Fate::Over {
             assert!(of.wire.is_none(), "what is over does not come back");
@@ -395,23 +401,19 @@ impl Recovery {
                 | Effect::Readmit { slot, id, deflate, .. } => {
                     let incoming =
                         if deflate.is_some() { Incoming::Deflated } else { Incoming::Plain };
+                    self.unsent.remove(&(shard, slot));
                     let client = self.client_of(&id);
                     client.slot = slot;
                     client.wire = Some(VecDeque::new());
                     client.connection = Connection::with_incoming(Role::Client, incoming);
                 }
                 Effect::Tell { slot, message } => {
+                    self.write_unsent(shard, slot);
                     let frames = encode_message(message.kind, &message.data);
                     self.write(shard, slot, frames);
                 }
                 Effect::Sequenced { slots } => {
-                    for slot in slots {
-                        let mut chunks = Vec::new();
-                        self.shards[shard].take_unsent(slot, &mut self.deflater, &mut chunks);
-                        for pair in chunks {
-                            self.write(shard, slot, pair.concat().into());
-                        }
-                    }
+                    self.unsent.extend(slots.into_iter().map(|slot| (shard, slot)));
                 }
                 Effect::Close { slot, .. } => {
                     // The edge forgets the socket some time after.
@@ -421,6 +423,23 @@ impl Recovery {
                 }
                 Effect::NotRecovered { .. } => {}
                 other => panic!("not part of these histories: {other:?}"),
+            }
+        }
+    }
+
+    /// Puts everything that is left for the end of a turn on the wires.
+    fn end_turn(&mut self) {
+        while let Some((shard, slot)) = self.unsent.first().copied() {
+            self.write_unsent(shard, slot);
+        }
+    }
+
+    fn write_unsent(&mut self, shard: usize, slot: Slot) {
+        if self.unsent.remove(&(shard, slot)) {
+            let mut frames = SequencedFrames::default();
+            self.shards[shard].take_unsent(slot, &mut self.deflater, &mut frames);
+            for (head, tail) in frames.iter() {
+                self.write(shard, slot, [head, tail].concat().into());
             }
         }
     }

@@ -279,7 +279,7 @@ impl Hub {
             // Every indexed entry is open: `end` takes it out before the entry changes.
             match &self.connections[*at as usize] {
                 Entry::Open(open) => self.hasher.hash_one(open.id),
-                Entry::Ended => unreachable!("an ended connection has left the index"),
+                Entry::Ended(_) => unreachable!("an ended connection has left the index"),
             }
         });
         let nameless: Arc<str> = "".into();
@@ -448,7 +448,7 @@ impl Hub {
         self.end_streams(now, slot, effects);
         self.leave_on_end(now, slot, effects);
         let Some(entry) = self.connections.get_mut(slot.0 as usize) else { return };
-        let Entry::Open(mut open) = std::mem::replace(entry, Entry::Ended) else { return };
+        let Entry::Open(mut open) = std::mem::replace(entry, Entry::Ended(None)) else { return };
         self.open -= 1;
         self.previews -= usize::from(matches!(open.door, Door::Preview(_)));
         let hash = self.hasher.hash_one(open.id);
@@ -481,14 +481,16 @@ impl Hub {
         while let Some(membership) = open.memberships.pop() {
             self.leave(membership.place, open.form);
         }
-        let holds_no_slot = match &open.door {
-            Door::WebPubSub(web_pubsub) => web_pubsub.reliable().is_some_and(|reliable| {
-                matches!(reliable.link, Link::Lost { holds_slot: false, .. })
-            }),
-            Door::Preview(_) => false,
+        let conversation = match open.door {
+            Door::WebPubSub(web_pubsub) => web_pubsub.conversation,
+            Door::Preview(_) => None,
         };
-        if holds_no_slot {
+        let reliable =
+            conversation.as_ref().and_then(|conversation| conversation.reliable.as_ref());
+        if reliable.is_some_and(|one| matches!(one.link, Link::Lost { holds_slot: false, .. })) {
             self.connections.remove(slot.0 as usize);
+        } else if reliable.is_some_and(|one| one.has_unsent()) {
+            self.connections[slot.0 as usize] = Entry::Ended(conversation);
         }
         match (open.on_the_way, last) {
             (Some(mut on_the_way), last) => {

@@ -5,6 +5,7 @@ use super::*;
 use crate::effect::{Answer, Call, Dialect};
 use crate::events::{WAITING_BYTES_MAX, WAITING_EVENTS_MAX};
 use crate::input::{Command, Reply, UpstreamAnswer};
+use bytes::Bytes;
 use hookwire_proto::data::Data;
 use hookwire_proto::envelope::{Content, Envelope, Shape, Target};
 use hookwire_proto::message::Message;

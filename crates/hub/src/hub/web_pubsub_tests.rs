@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hookwire_proto::cloud_event::ConnectRequest;
 use hookwire_proto::data::{Data, DataKind, Metadata};
 use hookwire_proto::deflate::{Compression, Deflate, Deflater, Window};
-use hookwire_proto::envelope::{Content, Delivery, Envelope, Target};
+use hookwire_proto::envelope::{Content, Delivery, Envelope, SequencedFrames, Target};
 use hookwire_proto::filter::Filter;
 use hookwire_proto::frame::CloseCode;
 use hookwire_proto::handler::{EventHandlerDocument, HubDocument, HubSettings, PresenceDocument};
@@ -238,10 +238,10 @@ impl Bench {
                 Effect::Send { slot, content, .. } => heard.push((*slot, text(content))),
                 Effect::Sequenced { slots } => {
                     for slot in slots {
-                        let mut chunks = Vec::new();
-                        self.hub.take_unsent(*slot, &mut Deflater::default(), &mut chunks);
-                        for pair in chunks {
-                            heard.push((*slot, String::from_utf8_lossy(&pair[1]).into_owned()));
+                        let mut frames = SequencedFrames::default();
+                        self.hub.take_unsent(*slot, &mut Deflater::default(), &mut frames);
+                        for (_, tail) in frames.iter() {
+                            heard.push((*slot, String::from_utf8_lossy(tail).into_owned()));
                         }
                     }
                 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
+use hookwire_proto::envelope::SequencedFrames;
 use hookwire_proto::frame::{Header, Role};
 
 /// Chunks per `writev`; more than a few gain nothing.
@@ -41,6 +42,34 @@ impl Outbox {
         let bytes = chunk.len() - written;
         let chunk = Chunk { bytes: chunk, is_rest: false };
         Self { chunks: VecDeque::from([chunk]), written, bytes }
+    }
+
+    /// Returns an outbox with what is left of messages of which `written` bytes are out.
+    pub(super) fn of_sequenced(frames: &SequencedFrames, mut written: usize) -> Self {
+        let mut outbox = Self::default();
+        let rest = frames.iter().skip_while(|(head, tail)| {
+            let bytes = head.len() + tail.len();
+            let is_out = bytes <= written;
+            written -= if is_out { bytes } else { 0 };
+            is_out
+        });
+        for (head, tail) in rest {
+            outbox.push_sequenced(head, tail);
+        }
+        outbox.advance(written);
+        outbox
+    }
+
+    /// Appends a message in two parts, of which one may be empty.
+    pub(super) fn push_sequenced(&mut self, head: &[u8], tail: &Bytes) {
+        if head.is_empty() {
+            self.push(tail.clone());
+            return;
+        }
+        self.push(Bytes::copy_from_slice(head));
+        if !tail.is_empty() {
+            self.push_rest(tail.clone());
+        }
     }
 
     /// Appends whole frames, or a head whose rest follows.
@@ -160,7 +189,11 @@ fn frame_end(frames: &[u8], written: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hookwire_proto::deflate::Deflater;
+    use hookwire_proto::envelope::Content;
     use hookwire_proto::frame::{Opcode, encode};
+    use hookwire_proto::message::Message;
+    use hookwire_proto::subprotocol::Subprotocol;
     use proptest::prelude::*;
 
     /// Takes `room` bytes, at most `step` at a time, then blocks.
@@ -210,6 +243,27 @@ mod tests {
             }
             prop_assert_eq!(written_bytes, expected.len() as u64);
             prop_assert_eq!(socket.taken, expected);
+        }
+
+        #[test]
+        fn the_rest_of_messages_follows_what_is_written(
+            lengths in proptest::collection::vec(0_usize..400, 1..20), written in 0_usize..8_000, step in 1_usize..300,
+        ) {
+            let (mut frames, mut deflater) = (SequencedFrames::default(), Deflater::default());
+            for (id, length) in (1..).zip(&lengths) {
+                let content = Content::new(Message::text("x".repeat(*length)));
+                content.sequenced(Subprotocol::JsonReliable, id, None, &mut deflater, &mut frames);
+                if length % 3 == 0 {
+                    frames.push_whole(encode(Opcode::Text, b"alone", None));
+                }
+            }
+            let all: Vec<u8> = frames.iter().flat_map(|(head, tail)| [head, tail].concat()).collect();
+            let written = written.min(all.len() - 1);
+            let mut outbox = Outbox::of_sequenced(&frames, written);
+            prop_assert_eq!(outbox.bytes(), all.len() - written);
+            let mut socket = Narrow { taken: Vec::new(), room: usize::MAX, step };
+            outbox.flush(&mut socket, &mut 0).unwrap();
+            prop_assert_eq!(socket.taken, &all[written..]);
         }
 
         #[test]

@@ -50,6 +50,8 @@ pub(super) struct Socket {
     pub(super) flooded: bool,
     /// What it has not taken is kept elsewhere and bounded there: it may be slow (reliable subprotocols).
     pub(super) is_patient: bool,
+    /// Its connection has messages that it has not been given.
+    pub(super) has_unsent: bool,
     /// Stands in the list of sockets to flush.
     pub(super) dirty: bool,
     /// The kernel takes no more until it says so.
@@ -71,6 +73,7 @@ impl Socket {
             unread: None,
             flooded: false,
             is_patient: false,
+            has_unsent: false,
             dirty: false,
             blocked: false,
         }

@@ -1,10 +1,11 @@
 //! From effects to sockets: queues, runs, flushes, and what becomes of clients that do not read.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 use hookwire_hub::{Ending, Slot};
 use hookwire_proto::frame::CloseCode;
+use smallvec::SmallVec;
 
 use super::outbox::{Flushed, Outbox};
 use super::runs::Closed;
@@ -12,17 +13,23 @@ use super::socket::Phase;
 use super::stream::Stream;
 use super::{FLUSHES_PER_TURN_MAX, Shard, TURN_BYTES_MAX, mark_dirty};
 
+/// Slices of one `writev` to a reliable connection: as many messages as a burst has, each with its head and its tail.
+const SLICES_PER_WRITE_MAX: usize = 64;
+
 /// How many times as much as may stay unread may be put in line for one connection in a turn.
 const FLOOD_FACTOR: usize = 8;
 
 impl Shard {
-    /// Puts frames in line for a connection. Nothing follows a close frame.
+    /// Puts frames in line for a connection, behind what it has not been sent yet. Nothing follows a close frame.
     pub(super) fn queue(&mut self, slot: Slot, frames: Bytes, messages: u64) {
-        self.queue_parts(slot, [frames, Bytes::new()], messages);
+        if self.socket(slot).is_some_and(|socket| socket.has_unsent) {
+            self.queue_unsent(slot);
+        }
+        self.push(slot, frames.len(), messages, |outbox| outbox.push(frames));
     }
 
-    /// Puts frames that are in two parts in line; the second may be empty.
-    fn queue_parts(&mut self, slot: Slot, [head, tail]: [Bytes; 2], messages: u64) {
+    /// Has `push` put so many bytes in line for a connection.
+    fn push(&mut self, slot: Slot, bytes: usize, messages: u64, push: impl FnOnce(&mut Outbox)) {
         let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { return };
         if socket.phase != Phase::Open {
             return;
@@ -32,23 +39,45 @@ impl Shard {
             socket.flooded = true;
         } else {
             self.count.deliveries += messages;
-            self.count.queue_bytes += (head.len() + tail.len()) as u64;
-            outbox.push(head);
-            if !tail.is_empty() {
-                outbox.push_rest(tail);
-            }
+            self.count.queue_bytes += bytes as u64;
+            push(outbox);
         }
         mark_dirty(socket, slot, &mut self.dirty);
     }
 
-    /// Puts what a reliable connection has not been sent yet in line.
-    pub(super) fn queue_unsent(&mut self, slot: Slot) {
-        let mut messages = std::mem::take(&mut self.spare_messages);
-        self.hub.take_unsent(slot, &mut self.deflater, &mut messages);
-        for message in messages.drain(..) {
-            self.queue_parts(slot, message, 1);
+    /// Notes that reliable connections have messages. They stay with the hub until the end of the turn, or until something else is put
+    /// in line for one of them.
+    pub(super) fn mark_unsent(&mut self, slots: &[Slot]) {
+        for slot in slots {
+            if let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize)
+                && !std::mem::replace(&mut socket.has_unsent, true)
+            {
+                self.unsent.push(*slot);
+            }
         }
-        self.spare_messages = messages;
+    }
+
+    /// Puts what a reliable connection has not been sent yet in line.
+    fn queue_unsent(&mut self, slot: Slot) {
+        if let Some(socket) = self.socket(slot) {
+            socket.has_unsent = false;
+        }
+        let mut frames = std::mem::take(&mut self.spare_frames);
+        self.hub.take_unsent(slot, &mut self.deflater, &mut frames);
+        for (head, tail) in frames.iter() {
+            self.push(slot, head.len() + tail.len(), 1, |outbox| outbox.push_sequenced(head, tail));
+        }
+        frames.clear();
+        self.spare_frames = frames;
+    }
+
+    /// Puts what reliable connections have not been sent yet in line.
+    pub(super) fn queue_all_unsent(&mut self) {
+        while let Some(slot) = self.unsent.pop() {
+            if self.socket(slot).is_some_and(|socket| socket.has_unsent) {
+                self.queue_unsent(slot);
+            }
+        }
     }
 
     /// Puts the open runs in line for their members.
@@ -87,14 +116,9 @@ impl Shard {
                 if let (true, None, false, Some(Stream::Plain(stream))) =
                     (at_once, &socket.outbox, socket.blocked, &mut socket.stream)
                 {
-                    let written = match stream.write(&chunk) {
-                        Ok(written) => written,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                        Err(_) => {
-                            self.lost.push(*slot);
-                            continue;
-                        }
+                    let Ok(written) = taken(stream.write(&chunk)) else {
+                        self.lost.push(*slot);
+                        continue;
                     };
                     self.count.bytes_out += written as u64;
                     if written == chunk.len() {
@@ -111,9 +135,60 @@ impl Shard {
         }
     }
 
+    /// Writes what reliable connections have not been sent yet straight to them, as far as nothing else waits for them. The end of a
+    /// turn.
+    pub(super) fn write_unsent(&mut self) {
+        if FLUSHES_PER_TURN_MAX < self.unsent.len() {
+            self.queue_all_unsent();
+            return;
+        }
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let mut frames = std::mem::take(&mut self.spare_frames);
+        for slot in unsent.drain(..) {
+            let Some(Some(socket)) = self.sockets.get_mut(slot.0 as usize) else { continue };
+            // Otherwise it was queued meanwhile, or the socket is a new one that is given everything when it comes.
+            if !std::mem::take(&mut socket.has_unsent) || socket.phase != Phase::Open {
+                continue;
+            }
+            let (None, false, Some(Stream::Plain(stream))) =
+                (&socket.outbox, socket.blocked, &mut socket.stream)
+            else {
+                self.queue_unsent(slot);
+                continue;
+            };
+            self.hub.take_unsent(slot, &mut self.deflater, &mut frames);
+            self.count.deliveries += frames.len() as u64;
+            let result = if frames.is_empty() {
+                Ok(0)
+            } else {
+                let parts = frames.iter().flat_map(|(head, tail)| [head, &**tail]);
+                let slices: SmallVec<[IoSlice<'_>; SLICES_PER_WRITE_MAX]> =
+                    parts.take(SLICES_PER_WRITE_MAX).map(IoSlice::new).collect();
+                stream.write_vectored(&slices)
+            };
+            let bytes = frames.bytes();
+            match taken(result) {
+                Ok(written) => {
+                    self.count.bytes_out += written as u64;
+                    if written != bytes {
+                        self.count.queue_bytes += (bytes - written) as u64;
+                        let outbox = Outbox::of_sequenced(&frames, written);
+                        socket.outbox = Some(Box::new(outbox));
+                        mark_dirty(socket, slot, &mut self.dirty);
+                    }
+                }
+                Err(_) => self.lost.push(slot),
+            }
+            frames.clear();
+        }
+        self.unsent = unsent;
+        self.spare_frames = frames;
+    }
+
     /// Writes what waits, up to [`FLUSHES_PER_TURN_MAX`] sockets and [`TURN_BYTES_MAX`].
     pub(super) fn flush(&mut self) {
         self.write_runs();
+        self.write_unsent();
         let enough = self.count.bytes_out + TURN_BYTES_MAX as u64;
         for _ in 0..FLUSHES_PER_TURN_MAX.min(self.dirty.len()) {
             if enough < self.count.bytes_out {
@@ -198,5 +273,17 @@ impl Shard {
         }
         // Client libraries take this code as the end, so the connection need not wait for them.
         self.end(slot, CloseCode::POLICY, Ending::Final("SlowClient".into()));
+    }
+}
+
+/// Returns what a socket took, which may be nothing for now.
+fn taken(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+        {
+            Ok(0)
+        }
+        result => result,
     }
 }

@@ -65,11 +65,20 @@ impl TestNode {
 
     /// Connects a client of the JSON subprotocol; returns its id too.
     pub(crate) async fn with_json(&self, user: Option<&str>, claims: &Value) -> (Client, String) {
+        self.speaking("json.webpubsub.azure.v1", user, claims).await
+    }
+
+    /// Returns a client of a JSON subprotocol and its connection's id.
+    pub(crate) async fn speaking(
+        &self,
+        subprotocol: &str,
+        user: Option<&str>,
+        claims: &Value,
+    ) -> (Client, String) {
         let token = sign(&format!("http://{}/client/hubs/chat", self.address), user, claims);
         let url = format!("ws://{}/client/hubs/chat?access_token={token}", self.address);
         let mut request = url.into_client_request().unwrap();
-        let subprotocol = "json.webpubsub.azure.v1".parse().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", subprotocol);
+        request.headers_mut().insert("sec-websocket-protocol", subprotocol.parse().unwrap());
         let mut client = connect_async(request).await.unwrap().0;
         let connected = read_json(&mut client).await;
         assert_eq!(connected["event"], "connected");

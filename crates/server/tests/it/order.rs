@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::data_plane::read_json;
-use crate::node::{Client, start};
+use crate::node::{Client, next, start};
 use crate::upstream::{Upstream, ok};
 
 /// Writes messages in one piece.
@@ -49,6 +49,50 @@ async fn a_send_reaches_who_leaves_after_it_and_not_who_joins_after_it() {
             assert_eq!(read_json(&mut witness).await["data"], data);
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_reliable_client_gets_at_once_stands_in_its_order() {
+    let node = start(None, |config| config.shards = 1).await;
+    let roles = json!({ "role": ["webpubsub.joinLeaveGroup", "webpubsub.sendToGroup"] });
+    let reliable = "json.reliable.webpubsub.azure.v1";
+    let (mut ann, _) = node.speaking(reliable, Some("ann"), &roles).await;
+    let text = |message: Value| Message::text(message.to_string());
+    let post = |data: &str, ack_id: Option<u64>| {
+        let mut post = json!({ "type": "sendToGroup", "group": "g", "dataType": "text" });
+        post["data"] = data.into();
+        if let Some(ack_id) = ack_id {
+            post["ackId"] = ack_id.into();
+        }
+        text(post)
+    };
+    write(&mut ann, [text(json!({ "type": "joinGroup", "group": "g", "ackId": 1 }))]).await;
+    assert_eq!(read_json(&mut ann).await["type"], "ack");
+    for round in 0..50 {
+        let ack_id = round + 2;
+        let ping = text(json!({ "type": "ping" }));
+        write(&mut ann, [post("one", None), post("two", Some(ack_id)), ping, post("three", None)])
+            .await;
+        for (at, data) in (1..).zip(["one", "two"]) {
+            let message = read_json(&mut ann).await;
+            assert_eq!(
+                (&message["data"], &message["sequenceId"]),
+                (&json!(data), &json!(3 * round + at))
+            );
+        }
+        assert_eq!(read_json(&mut ann).await["ackId"], ack_id);
+        assert_eq!(read_json(&mut ann).await["type"], "pong");
+        assert_eq!(read_json(&mut ann).await["data"], "three");
+    }
+    // What breaks the rules ends it, after what came before.
+    write(
+        &mut ann,
+        [post("last", None), text(json!({ "type": "nonsense" })), post("no more", None)],
+    )
+    .await;
+    assert_eq!(read_json(&mut ann).await["data"], "last");
+    assert_eq!(read_json(&mut ann).await["event"], "disconnected");
+    assert!(matches!(next(&mut ann).await, Some(Message::Close(Some(_)))));
 }
 
 #[tokio::test]

@@ -142,6 +142,28 @@ fn who_acknowledges_too_little_is_closed_and_cannot_come_back() {
 }
 
 #[test]
+fn what_a_socket_was_not_given_can_be_taken_after_the_end_and_once() {
+    let mut bench = Bench::new();
+    let (ann, id) = bench.enter(&Client { offers: RELIABLE, groups: &["g"], ..Client::default() });
+    let (bob, _) = bench.enter(&Client::default());
+    let taken = |bench: &mut Bench| {
+        let mut frames = SequencedFrames::default();
+        bench.hub.take_unsent(ann, &mut Deflater::default(), &mut frames);
+        frames.len()
+    };
+    bench.ask(bob, &post("g", "taken", None, false));
+    assert_eq!(taken(&mut bench), 1);
+    bench.ask(bob, &post("g", "left", None, false));
+    let (hub, reason) = (hub_name("mute"), "over".to_owned());
+    let command = Command::CloseConnection { hub, connection: id, reason };
+    bench.input(Input::Command { answer_to: Ticket(9), command });
+    assert_eq!(bench.hub.open_connections(), 1);
+    assert_eq!((taken(&mut bench), taken(&mut bench)), (1, 0));
+    bench.input(Input::Released { slot: ann });
+    assert_eq!(taken(&mut bench), 0);
+}
+
+#[test]
 fn a_message_with_a_time_to_live_does_not_wait_longer_for_a_lost_client() {
     let mut bench = Bench::new();
     let (ann, id) = bench.enter(&Client { offers: RELIABLE, groups: &["g"], ..Client::default() });
@@ -246,8 +268,7 @@ fn a_client_whose_acks_are_not_read_is_excused() {
         bench.ask(bob, &post("g", "x", None, false));
         assert_eq!(overflowed(&bench), []);
     }
-    let mut chunks = Vec::new();
-    bench.hub.take_unsent(ann, &mut Deflater::default(), &mut chunks);
+    bench.hub.take_unsent(ann, &mut Deflater::default(), &mut SequencedFrames::default());
     bench.answer(call, 200, "");
     assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Resume { .. })));
     // Its acks come one after another.
