@@ -81,7 +81,7 @@ pub(crate) struct SaturateArguments {
           value_parser = clap::value_parser!(u64).range(PAYLOAD_BYTES_MIN as u64..=PAYLOAD_BYTES_MAX as u64))]
     size: u64,
     /// Messages under way while the capacity is looked for
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=WINDOW_MAX))]
+    #[arg(long, default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(1..=WINDOW_MAX))]
     window: u64,
     /// Seconds of each step
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
