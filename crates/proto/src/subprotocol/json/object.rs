@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -276,7 +275,7 @@ impl Writer {
 
     pub(super) fn number(&mut self, field: Field, value: u64) {
         self.key(field);
-        write!(self.out, "{value}").expect("a vector takes all bytes");
+        serde_json::to_writer(&mut self.out, &value).expect("a vector takes every number");
     }
 
     pub(super) fn optional_number(&mut self, field: Field, value: Option<u64>) {
