@@ -242,6 +242,9 @@ pub fn publication_tail(publication: &Publication) -> Bytes {
 
 /// Writes the part of a publication's payload that belongs to one receiver, at most [`PUBLICATION_HEAD_BYTES_MAX`] bytes. It does not
 /// depend on the length of the tail.
+///
+/// # Panics
+/// When `out` has no room for that.
 pub fn publication_head(sequence_id: u64, _tail_bytes: usize, out: &mut impl BufMut) {
     out.put_slice(b"{\"");
     out.put_slice(Field::SequenceId.name().as_bytes());
