@@ -51,6 +51,13 @@ const LOADS: [f64; 4] = [0.5, 1.0, 1.5, 2.0];
 const SEARCHING: usize = LOADS.len();
 const OVER: usize = LOADS.len() + 1;
 
+/// How long everything goes on, at the capacity, until the clients that do not read are closed: twice what a client may be slow, and
+/// the time to fill its buffers.
+const DEAF_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// How often the service is asked whether they are.
+const DEAF_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The metric of clients closed for not reading.
 const SLOW_CONSUMERS: &str = "hookwire_slow_consumers_total";
 
@@ -84,7 +91,7 @@ pub(crate) struct SaturateArguments {
     #[arg(long, default_value_t = 4_096, value_parser = clap::value_parser!(u64).range(1..=WINDOW_MAX))]
     window: u64,
     /// Seconds of each step
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: u64,
 }
 
@@ -100,6 +107,8 @@ pub(super) struct SaturateOutcome {
     /// Messages per second that were published and delivered while no more than the window were under way.
     capacity_per_second: f64,
     steps: Vec<Step>,
+    /// What the clients that did not read saw when they read at last, by code and reason.
+    deaf_endings: BTreeMap<String, u64>,
     summary: Summary,
 }
 
@@ -160,7 +169,8 @@ pub(super) fn run(arguments: &SaturateArguments, json: bool) -> anyhow::Result<S
     });
     bar.finish_and_clear();
     let quiet = quiet?.context("the quiet hub failed");
-    let (capacity_per_second, mut steps) = noisy.context("the noisy hub failed")?;
+    let Noisy { capacity_per_second, mut steps, deaf_endings } =
+        noisy.context("the noisy hub failed")?;
     for (step, quiet) in steps.iter_mut().zip(quiet?) {
         step.quiet = quiet;
     }
@@ -177,6 +187,7 @@ pub(super) fn run(arguments: &SaturateArguments, json: bool) -> anyhow::Result<S
         shards: arguments.target.shards(),
         capacity_per_second,
         steps,
+        deaf_endings,
         summary: Summary { throughput_ratio, quiet_p99_ratio },
     })
 }
@@ -246,23 +257,34 @@ fn measure_quiet(
     Ok(steps.into_iter().map(quiet).collect())
 }
 
-/// Looks for the capacity, then publishes by the clock. Returns the capacity in messages per second and what each step came to.
+/// What the noisy hub came to.
+struct Noisy {
+    capacity_per_second: f64,
+    steps: Vec<Step>,
+    deaf_endings: BTreeMap<String, u64>,
+}
+
+/// Looks for the capacity, then publishes by the clock, and at last until the clients that do not read are closed.
 fn make_noise(
     arguments: &SaturateArguments,
     target: &Target,
     clock: Clock,
     now: &AtomicUsize,
     bar: &ProgressBar,
-) -> anyhow::Result<(f64, Vec<Step>)> {
+) -> anyhow::Result<Noisy> {
     let mut noise = Noise::connect(arguments, target, clock)?;
-    let capacity = noise.capacity(arguments, bar)?;
+    let capacity_per_second = noise.capacity(arguments, bar)?;
+    let slow_before = target.metric(SLOW_CONSUMERS)?;
+    noise.admit_deaf()?;
     let mut steps = Vec::new();
     for (number, load) in LOADS.into_iter().enumerate() {
         noise.renew()?;
         now.store(number, Ordering::Relaxed);
-        steps.push(noise.step(arguments, target, load, capacity * load, bar)?);
+        steps.push(noise.step(arguments, target, load, capacity_per_second * load, bar)?);
     }
-    Ok((capacity, steps))
+    now.store(SEARCHING, Ordering::Relaxed);
+    noise.outlast_deaf(target, slow_before, capacity_per_second)?;
+    Ok(Noisy { capacity_per_second, steps, deaf_endings: noise.listeners.deaf_endings })
 }
 
 /// The noisy hub: its publishers, its listeners and those who do not listen.
@@ -342,18 +364,25 @@ impl Noise {
         Ok(per(messages, 1) / seconds)
     }
 
-    /// Puts listeners in the place of those that were closed, and new clients that do not read in that of the old ones.
-    fn renew(&mut self) -> anyhow::Result<()> {
+    /// Lets the clients in that do not read.
+    fn admit_deaf(&mut self) -> anyhow::Result<()> {
         let listeners = self.listeners.next.len();
-        for member in listeners..self.swarm.len() {
-            self.swarm.cut(member);
-        }
-        while self.swarm.len() < listeners + self.deaf {
-            self.swarm.add();
-        }
-        let absent: Vec<usize> =
-            (0..self.swarm.len()).filter(|member| !self.swarm.is_open(*member)).collect();
-        for some in absent.chunks(HANDSHAKES_IN_FLIGHT) {
+        let deaf: Vec<_> = (0..self.deaf).map(|_| self.swarm.add()).collect();
+        self.open_all(&deaf)?;
+        (listeners..self.swarm.len()).try_for_each(|member| self.swarm.deafen(member))
+    }
+
+    /// Puts listeners in the place of those that were closed.
+    fn renew(&mut self) -> anyhow::Result<()> {
+        let listeners = 0..self.listeners.next.len();
+        let absent: Vec<_> = listeners.filter(|member| !self.swarm.is_open(*member)).collect();
+        self.open_all(&absent)?;
+        self.listeners.closed.clear();
+        Ok(())
+    }
+
+    fn open_all(&mut self, members: &[usize]) -> anyhow::Result<()> {
+        for some in members.chunks(HANDSHAKES_IN_FLIGHT) {
             for member in some {
                 let Place { door, opening, .. } = &self.place;
                 self.swarm.reopen(door, *member, opening.clone())?;
@@ -362,10 +391,46 @@ impl Noise {
                 self.swarm.turn(&mut self.listeners)?;
             }
         }
-        for member in listeners..self.swarm.len() {
-            self.swarm.deafen(member)?;
+        Ok(())
+    }
+
+    /// Publishes until the service has closed all clients that do not read, and has them read how that came.
+    fn outlast_deaf(
+        &mut self,
+        target: &Target,
+        slow_before: u64,
+        rate: f64,
+    ) -> anyhow::Result<()> {
+        let deaf = self.deaf as u64;
+        let pace = rounded(per(NANOS_PER_SECOND, 1) / rate.max(1.0));
+        let interval = u64::try_from(DEAF_LOOK_INTERVAL.as_nanos())?;
+        let begin = self.clock.now();
+        let (mut number, mut looks) = (0, 0);
+        loop {
+            let passed = self.clock.now() - begin;
+            if looks * interval <= passed {
+                looks += 1;
+                let closed = target.metric(SLOW_CONSUMERS)? - slow_before;
+                let closed = closed.saturating_sub(self.listeners.closed_in_all);
+                if deaf <= closed {
+                    break;
+                }
+                ensure!(
+                    Duration::from_nanos(passed) < DEAF_TIME_MAX,
+                    "{closed} of {deaf} clients that do not read were closed"
+                );
+            }
+            while number * pace < passed {
+                self.publish(number, begin + number * pace)?;
+                number += 1;
+            }
+            self.turn()?;
         }
-        self.listeners.closed.clear();
+        let members = self.listeners.next.len()..self.swarm.len();
+        members.clone().try_for_each(|member| self.swarm.hear(member))?;
+        while members.clone().any(|member| self.swarm.is_open(member)) {
+            self.swarm.turn(&mut self.listeners)?;
+        }
         Ok(())
     }
 
@@ -542,8 +607,11 @@ struct Listeners {
     received: u64,
     /// The latency of each message that has come and was not taken out, in nanoseconds.
     arrived: Vec<u64>,
-    /// Receivers that the service closed, by code and reason.
+    /// Receivers that the service closed in this step, by code and reason, and how many those were in all steps.
     closed: BTreeMap<String, u64>,
+    closed_in_all: u64,
+    /// How those ended that did not read.
+    deaf_endings: BTreeMap<String, u64>,
 }
 
 impl Listeners {
@@ -554,6 +622,8 @@ impl Listeners {
             received: 0,
             arrived: Vec::new(),
             closed: BTreeMap::new(),
+            closed_in_all: 0,
+            deaf_endings: BTreeMap::new(),
         }
     }
 }
@@ -574,9 +644,10 @@ impl Handler for Listeners {
     }
 
     fn ended(&mut self, member: usize, ending: Ending) -> anyhow::Result<()> {
-        if member < self.next.len() {
-            *self.closed.entry(ending.to_string()).or_default() += 1;
-        }
+        let is_listener = member < self.next.len();
+        self.closed_in_all += u64::from(is_listener);
+        let endings = if is_listener { &mut self.closed } else { &mut self.deaf_endings };
+        *endings.entry(ending.to_string()).or_default() += 1;
         Ok(())
     }
 }
@@ -624,6 +695,9 @@ impl Display for SaturateOutcome {
             for (ending, count) in &step.closed {
                 writeln!(f, "at {}: {count} clients that read: {ending}", step.load)?;
             }
+        }
+        for (ending, count) in &self.deaf_endings {
+            writeln!(f, "{count} clients that did not read: {ending}")?;
         }
         let Summary { throughput_ratio, quiet_p99_ratio } = self.summary;
         let mut table = Table::new(["deliveries/s, 2.0 by 1.0", "quiet p99, 2.0 by 0.5"]);

@@ -25,15 +25,18 @@ const ECHO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 /// The hub that the echo server's URL names.
 const ECHO_HUB: &str = "echo";
 
+/// Largest message to the echo server unless an argument says otherwise.
+const ECHO_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Settings of a service without a configuration file.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServerArguments {
     /// Where it listens; port 0 lets the system choose
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Largest message from a client, in bytes
-    #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
-    message_bytes_max: usize,
+    /// Largest message from a client, in bytes [default: 16 MiB of the echo server, else as shipped]
+    #[arg(long, value_name = "BYTES")]
+    message_bytes_max: Option<usize>,
     /// Compress messages of any length for clients that offer it
     #[arg(long)]
     compression: bool,
@@ -65,15 +68,19 @@ pub(super) async fn run(
     let mut config = Config::for_one_machine(arguments.listen, AccessKey::parse(&key)?, &folder);
     config.echo = echo;
     config.shards = arguments.shards;
-    let most = arguments.message_bytes_max;
+    let shipped = config.limits.message_bytes_max;
+    let most = arguments.message_bytes_max.unwrap_or(if echo { ECHO_BYTES_MAX } else { shipped });
     config.limits.message_bytes_max = most;
     let any_length = || Compression { min_bytes: 0, ..Compression::default() };
     let compression = arguments.compression.then(any_length);
     let defaults = HubSettings { compression, ..HubSettings::default() };
     config.hubs = HubsSettings { defaults: Arc::new(defaults), ..HubsSettings::default() };
-    // Whoever sends a message as large as allowed may still be sending the next when the first comes back.
-    config.limits.slow_bytes_max = config.limits.slow_bytes_max.max(most.saturating_mul(4));
-    config.limits.outbox_bytes_max = config.limits.outbox_bytes_max.max(most.saturating_mul(4));
+    if echo {
+        // Whoever sends a message as large as allowed may still be sending the next when the first comes back.
+        let limits = &mut config.limits;
+        limits.slow_bytes_max = limits.slow_bytes_max.max(most.saturating_mul(4));
+        limits.outbox_bytes_max = limits.outbox_bytes_max.max(most.saturating_mul(4));
+    }
     let mut authority = None;
     if arguments.tls {
         let certificate = LocalCertificate::kept(&folder)?;

@@ -235,6 +235,14 @@ impl Swarm {
         Ok(self.poll.registry().deregister(&mut member.stream.socket)?)
     }
 
+    /// Has a member read again that does not.
+    pub(super) fn hear(&mut self, member: usize) -> anyhow::Result<()> {
+        let Some(one) = &mut self.members[member] else { return Ok(()) };
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        // What is there already is told at once.
+        Ok(self.poll.registry().register(&mut one.stream.socket, Token(member), interests)?)
+    }
+
     /// Waits until something happens and tells it to `handler`. Returns whether the guest's socket is ready.
     pub(super) fn turn(&mut self, handler: &mut impl Handler) -> anyhow::Result<bool> {
         let turn = self.turn_until(STALL_TIME_MAX, handler)?;

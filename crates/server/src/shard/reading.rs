@@ -132,6 +132,7 @@ impl Shard {
         self.count.bytes_in += input.len() as u64;
         if let Some(socket) = self.socket(slot) {
             socket.heard = seconds;
+            socket.is_asked = false;
         }
         self.take_in(slot, input);
     }

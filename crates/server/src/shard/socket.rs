@@ -19,6 +19,17 @@ pub(super) enum Phase {
     Lingering,
 }
 
+/// What is done about a client's silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nothing.
+    None,
+    /// It is pinged.
+    Ask,
+    /// It has not answered.
+    Gone,
+}
+
 /// One socket, or the place of one that is still with the HTTP side. While idle it owns no heap memory but that of TLS.
 #[derive(Debug)]
 #[expect(
@@ -34,6 +45,8 @@ pub(super) struct Socket {
     pub(super) phase: Phase,
     /// When the client last sent anything, in seconds since the shard started.
     pub(super) heard: u32,
+    /// It was silent and has been pinged since.
+    pub(super) is_asked: bool,
     /// There may be something to read.
     pub(super) readable: bool,
     /// The client has finished sending: read to the end.
@@ -67,6 +80,7 @@ impl Socket {
             outbox: None,
             phase: Phase::Open,
             heard,
+            is_asked: false,
             readable: false,
             read_closed: false,
             paused: false,
@@ -82,5 +96,53 @@ impl Socket {
     /// Whether there may be something to take in.
     pub(super) const fn has_input(&self) -> bool {
         self.readable || self.unread.is_some()
+    }
+
+    /// Returns what is done about the client's silence at this time, with a ping interval in seconds. Who is silent is asked first,
+    /// however long that has been so: perhaps it is the shard that did not run.
+    pub(super) fn silence(&mut self, seconds: u32, interval: u32) -> Silence {
+        let silent = seconds.saturating_sub(self.heard);
+        if silent < interval {
+            return Silence::None;
+        }
+        if !self.is_asked {
+            self.is_asked = true;
+            // An interval more, from now on.
+            self.heard = seconds.saturating_sub(interval);
+            return Silence::Ask;
+        }
+        if silent < interval.saturating_mul(2) || self.readable {
+            return Silence::Ask;
+        }
+        Silence::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_is_asked_and_has_an_interval_to_answer() {
+        let mut socket = Socket::expected(100, Incoming::Plain);
+        let looks = [(119, Silence::None), (120, Silence::Ask), (139, Silence::Ask)];
+        for (seconds, silence) in looks {
+            assert_eq!(socket.silence(seconds, 20), silence, "{seconds}");
+        }
+        socket.readable = true;
+        assert_eq!(socket.silence(140, 20), Silence::Ask, "its answer may lie there");
+        socket.readable = false;
+        assert_eq!(socket.silence(140, 20), Silence::Gone);
+    }
+
+    #[test]
+    fn nobody_is_gone_without_having_been_asked() {
+        let mut socket = Socket::expected(100, Incoming::Plain);
+        assert_eq!(socket.silence(1_000, 20), Silence::Ask);
+        assert_eq!(socket.silence(1_019, 20), Silence::Ask);
+        socket.is_asked = false;
+        assert_eq!(socket.silence(1_030, 20), Silence::Ask, "the shard did not run");
+        assert_eq!(socket.silence(1_049, 20), Silence::Ask);
+        assert_eq!(socket.silence(1_050, 20), Silence::Gone);
     }
 }
