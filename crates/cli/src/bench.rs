@@ -118,7 +118,12 @@ pub(crate) async fn run(command: BenchCommand, json: bool) -> anyhow::Result<Exi
         BenchCommand::Idle(arguments) => print(&idle::run(&arguments, json)?, json),
         BenchCommand::Cuts(arguments) => print(&cuts::run(&arguments, json)?, json),
         BenchCommand::Saturate(arguments) => print(&saturate::run(&arguments, json)?, json),
-        BenchCommand::Soak(arguments) => print(&soak::run(&arguments, json)?, json),
+        BenchCommand::Soak(arguments) => {
+            let outcome = soak::run(&arguments, json)?;
+            let printed = print(&outcome, json)?;
+            outcome.judge()?;
+            Ok(printed)
+        }
         BenchCommand::HttpFloor(arguments) => http_floor::run(arguments).await,
         BenchCommand::ClientFloor(arguments) => client_floor::run(arguments).await,
         BenchCommand::Rest(arguments) => print(&rest::run(&arguments, json)?, json),

@@ -4,6 +4,8 @@
 mod connect;
 mod time;
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -12,7 +14,7 @@ pub use self::connect::{
 };
 pub use self::time::ce_time;
 use crate::handler::UpstreamEvent;
-use crate::name::{ConnectionId, HubName};
+use crate::name::HubName;
 
 /// What an event tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +46,14 @@ impl<'a> EventKind<'a> {
         }
     }
 
-    /// Returns the value of `ce-type`.
-    pub fn ce_type(self) -> String {
+    /// Returns what shows itself as the value of `ce-type`.
+    pub fn ce_type(self) -> impl fmt::Display {
         let category = match self {
             Self::Connect | Self::Connected | Self::Disconnected => "sys",
             Self::Joined | Self::Left => "gp",
             Self::User(_) => "user",
         };
-        format!("azure.webpubsub.{category}.{}", self.event_name())
+        fmt::from_fn(move |f| write!(f, "azure.webpubsub.{category}.{}", self.event_name()))
     }
 
     /// Whether somebody waits for the answer.
@@ -73,9 +75,9 @@ impl<'a> From<UpstreamEvent<'a>> for EventKind<'a> {
     }
 }
 
-/// Returns the value of `ce-source`.
-pub fn source(hub: &HubName, connection: ConnectionId) -> String {
-    format!("/hubs/{hub}/client/{connection}")
+/// Returns what shows itself as the value of `ce-source` of a connection.
+pub fn source(hub: &HubName, connection_id: &str) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "/hubs/{hub}/client/{connection_id}"))
 }
 
 /// Returns the body of `disconnected`.
@@ -136,11 +138,11 @@ fn is_this_machine(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::GroupName;
+    use crate::name::{ConnectionId, GroupName};
 
     #[test]
     fn kinds_have_their_documented_names() {
-        let named = |kind: EventKind<'static>| (kind.ce_type(), kind.event_name());
+        let named = |kind: EventKind<'static>| (kind.ce_type().to_string(), kind.event_name());
         for (kind, ce_type, name) in [
             (EventKind::Connect, "azure.webpubsub.sys.connect", "connect"),
             (EventKind::Connected, "azure.webpubsub.sys.connected", "connected"),
@@ -162,7 +164,8 @@ mod tests {
     fn sources_and_bodies_are_as_documented() {
         let id = ConnectionId::new(1, 2, [3; 16]);
         let hub = HubName::parse("Chat").unwrap();
-        assert_eq!(source(&hub, id), format!("/hubs/chat/client/{id}"));
+        let source = source(&hub, &id.to_string()).to_string();
+        assert_eq!(source, format!("/hubs/chat/client/{id}"));
         assert_eq!(disconnected_body("a \"b\"\n"), &br#"{"reason":"a \"b\"\n"}"#[..]);
         assert_eq!(presence_body("ä"), "{\"group\":\"ä\"}".as_bytes());
     }

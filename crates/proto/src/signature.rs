@@ -14,7 +14,11 @@ use subtle::{Choice, ConstantTimeEq};
 /// `Debug` shows `[redacted]`; there is no `Display` and no `==`, so that neither a log nor a comparison in varying time can
 /// happen by accident. [`AccessKey::reveal`] is the one way to the text.
 #[derive(Clone)]
-pub struct AccessKey(Box<str>);
+pub struct AccessKey {
+    text: Box<str>,
+    /// HMAC that has taken the key in: half of the work of a signature.
+    mac: Hmac<Sha256>,
+}
 
 impl AccessKey {
     /// Takes a key that a service is configured with.
@@ -39,26 +43,25 @@ impl AccessKey {
         if ACCESS_KEY_BYTES_MAX < text.len() {
             return Err(AccessKeyError::TooLong { bytes: text.len() });
         }
-        Ok(Self(text.into()))
+        let mac = Hmac::new_from_slice(text.as_bytes())
+            .expect("HMAC takes keys of every length (RFC 2104, section 3)");
+        Ok(Self { text: text.into(), mac })
     }
 
     /// Returns the key's text, for writing it into a connection string or signing with it.
     pub fn reveal(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// Returns one part of the header, `sha256=` and 64 lower-case hexadecimal digits.
-    fn part(&self, connection_id: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes())
-            .expect("HMAC takes keys of every length (RFC 2104, section 3)");
+    /// Writes one part of the header, `sha256=` and 64 lower-case hexadecimal digits.
+    fn put_part(&self, connection_id: &str, header: &mut String) {
+        let mut mac = self.mac.clone();
         mac.update(connection_id.as_bytes());
-        let mut part = String::with_capacity(PART_BYTES);
-        part.push_str(PREFIX);
+        header.push_str(PREFIX);
         for byte in mac.finalize().into_bytes() {
-            part.push(HEX_DIGITS[usize::from(byte >> 4)]);
-            part.push(HEX_DIGITS[usize::from(byte & 0xf)]);
+            header.push(HEX_DIGITS[usize::from(byte >> 4)]);
+            header.push(HEX_DIGITS[usize::from(byte & 0xf)]);
         }
-        part
     }
 }
 
@@ -90,8 +93,14 @@ pub enum AccessKeyError {
 
 /// Returns the value of `X-ASRS-Signature` for a connection: one part per key, in the order of `keys`.
 pub fn sign(keys: &[AccessKey], connection_id: &str) -> String {
-    let parts: Vec<String> = keys.iter().map(|key| key.part(connection_id)).collect();
-    parts.join(",")
+    let mut header = String::with_capacity(keys.len() * (PART_BYTES + 1));
+    for key in keys {
+        if !header.is_empty() {
+            header.push(',');
+        }
+        key.put_part(connection_id, &mut header);
+    }
+    header
 }
 
 /// Returns whether any part of a received `X-ASRS-Signature` was made with any of `keys` for this connection.
@@ -99,14 +108,14 @@ pub fn sign(keys: &[AccessKey], connection_id: &str) -> String {
 /// Every part is compared with every key, in time that does not depend on what matches. Parts of another algorithm match
 /// nothing; more than [`SIGNATURE_PARTS_MAX`] parts are refused unread.
 pub fn verify(keys: &[AccessKey], connection_id: &str, signature: &str) -> bool {
-    if SIGNATURE_PARTS_MAX < signature.split(',').count() {
+    if keys.is_empty() || SIGNATURE_PARTS_MAX < signature.split(',').count() {
         return false;
     }
-    let expected: Vec<String> = keys.iter().map(|key| key.part(connection_id)).collect();
+    let expected = sign(keys, connection_id);
     let mut matched = Choice::from(0);
     for part in signature.split(',') {
         let part = part.trim().to_ascii_lowercase();
-        for expected in &expected {
+        for expected in expected.split(',') {
             matched |= part.as_bytes().ct_eq(expected.as_bytes());
         }
     }

@@ -324,10 +324,11 @@ fn dispatcher(
                     }
                 };
                 let (upstream, shards) = (upstream.clone(), shards.clone());
-                spawner.spawn(async move {
+                // Some kilobytes, which a task would move several times.
+                spawner.spawn(Box::pin(async move {
                     let hub = call.hub.clone();
                     upstream.call(call, |input| shards.upstream(index, &hub, input)).await;
-                });
+                }));
             }
         }
     });

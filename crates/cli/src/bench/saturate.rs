@@ -395,12 +395,7 @@ impl Noise {
     }
 
     /// Publishes until the service has closed all clients that do not read, and has them read how that came.
-    fn outlast_deaf(
-        &mut self,
-        target: &Target,
-        slow_before: u64,
-        rate: f64,
-    ) -> anyhow::Result<()> {
+    fn outlast_deaf(&mut self, target: &Target, slow_before: u64, rate: f64) -> anyhow::Result<()> {
         let deaf = self.deaf as u64;
         let pace = rounded(per(NANOS_PER_SECOND, 1) / rate.max(1.0));
         let interval = u64::try_from(DEAF_LOOK_INTERVAL.as_nanos())?;

@@ -149,7 +149,7 @@ pub(super) fn run(arguments: &SoakArguments, json: bool) -> anyhow::Result<SoakO
     let looks = soak.run(arguments, Duration::from_secs(seconds), process, &bar)?;
     bar.finish_and_clear();
     let files_left = soak.end(process, files_before)?;
-    let growth_percent = judge(&looks, Duration::from_secs(seconds))?;
+    let growth_percent = growth_percent(&looks, Duration::from_secs(seconds));
     Ok(SoakOutcome {
         benchmark: "soak",
         connections: arguments.connections,
@@ -162,15 +162,16 @@ pub(super) fn run(arguments: &SoakArguments, json: bool) -> anyhow::Result<SoakO
     })
 }
 
-/// Returns by how much memory grew, in hundredths, once the service had settled.
-///
-/// # Errors
-/// It grew too much, or so did the number of open files that are no clients'.
-fn judge(looks: &[Look], length: Duration) -> anyhow::Result<Option<f64>> {
-    let settled = SETTLING.min(length / 2).as_secs_f64();
-    let from = looks.iter().position(|look| settled <= look.seconds).unwrap_or(0);
-    let early = &looks[from..looks.len().min(from + LOOKS_JOINED)];
-    let late = &looks[looks.len().saturating_sub(LOOKS_JOINED).max(from)..];
+impl SoakOutcome {
+    /// # Errors
+    /// Memory grew too much, or so did the number of open files that are no clients'.
+    pub(super) fn judge(&self) -> anyhow::Result<()> {
+        judge(&self.looks, Duration::from_secs(self.seconds))
+    }
+}
+
+fn judge(looks: &[Look], length: Duration) -> anyhow::Result<()> {
+    let (early, late) = ends(looks, length);
     let others = |look: &Look| look.files.saturating_sub(look.connections);
     let fewest = early.iter().map(others).min().unwrap_or_default();
     let most = late.iter().map(others).max().unwrap_or_default();
@@ -178,20 +179,30 @@ fn judge(looks: &[Look], length: Duration) -> anyhow::Result<Option<f64>> {
         most <= fewest + OTHER_FILES_MAX,
         "open files leak: {fewest} that are no clients' became {most}"
     );
-    if length < JUDGED_MIN {
-        return Ok(None);
-    }
+    let growth = growth_percent(looks, length).unwrap_or_default();
+    ensure!(
+        growth <= GROWTH_PERCENT_MAX,
+        "memory grew by {growth:.1} % after the service had settled"
+    );
+    Ok(())
+}
+
+/// Returns the looks of a minute when the service has settled, and those of the last one.
+fn ends(looks: &[Look], length: Duration) -> (&[Look], &[Look]) {
+    let settled = SETTLING.min(length / 2).as_secs_f64();
+    let from = looks.iter().position(|look| settled <= look.seconds).unwrap_or(0);
+    let early = &looks[from..looks.len().min(from + LOOKS_JOINED)];
+    let late = &looks[looks.len().saturating_sub(LOOKS_JOINED).max(from)..];
+    (early, late)
+}
+
+/// Returns by how much memory grew between them, in hundredths; `None` of a run that is too short to tell.
+fn growth_percent(looks: &[Look], length: Duration) -> Option<f64> {
     let mean = |looks: &[Look]| {
         per(looks.iter().map(|look| look.proportional_bytes).sum(), looks.len() as u64)
     };
-    let growth = 100.0 * (mean(late) / mean(early) - 1.0);
-    ensure!(
-        growth <= GROWTH_PERCENT_MAX,
-        "memory grew by {growth:.1} % after the service had settled, from {:.0} to {:.0} bytes",
-        mean(early),
-        mean(late)
-    );
-    Ok(Some(growth))
+    let (early, late) = ends(looks, length);
+    (JUDGED_MIN <= length).then(|| 100.0 * (mean(late) / mean(early) - 1.0))
 }
 
 /// What a client speaks.
@@ -742,15 +753,21 @@ mod tests {
         let length = Duration::from_mins(30);
         let flat = |_| 1_100;
         let early = |number: u32| 1_000 + 10 * u64::from(number.min(30));
-        assert_eq!(judge(&looks(early, flat), length).unwrap(), Some(0.0));
+        judge(&looks(early, flat), length).unwrap();
+        assert_eq!(growth_percent(&looks(early, flat), length), Some(0.0));
         let leaking = |number: u32| 1_000 + u64::from(number);
         let error = judge(&looks(leaking, flat), length).unwrap_err().to_string();
         assert!(error.starts_with("memory grew by 13.9"), "{error}");
         let files = |number: u32| 1_100 + 4 * u64::from(number);
         let error = judge(&looks(early, files), length).unwrap_err().to_string();
         assert!(error.contains("leak: 220 that are no clients' became 816"), "{error}");
-        let short = judge(&looks(leaking, flat)[..6], Duration::from_mins(1));
-        assert_eq!(short.unwrap(), None, "it is too short to tell");
+        let short = Duration::from_mins(1);
+        judge(&looks(leaking, flat)[..6], short).unwrap();
+        assert_eq!(
+            growth_percent(&looks(leaking, flat)[..6], short),
+            None,
+            "it is too short to tell"
+        );
     }
 
     #[test]

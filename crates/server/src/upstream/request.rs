@@ -1,16 +1,18 @@
-//! The HTTP requests that leave the service, their header names in their documented spelling.
+//! The HTTP requests that leave the service: those of the preview with header names in their documented spelling, those of Web PubSub in
+//! lower case, as over HTTP/2.
 
 mod cloud_event;
 mod preview;
 
+use std::fmt::{Display, Write as _};
 use std::io;
 use std::sync::Mutex;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hookwire_hub::{Call, Dialect, EventCopy};
 use hookwire_proto::signature::AccessKey;
 use hookwire_proto::tunnel;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -22,14 +24,18 @@ use self::cloud_event::CloudEvent;
 use super::through_tunnel;
 use crate::swap::Swap;
 
+/// Headers of most requests, and bytes of their values. More of either take another allocation.
+const HEADERS_USUAL: usize = 24;
+const VALUE_BYTES_USUAL: usize = 1_024;
+
 /// Makes requests.
 #[derive(Debug)]
 pub(super) struct Requests {
     keys: Swap<Vec<AccessKey>>,
-    /// The host by which upstreams know the service.
+    /// The host by which upstreams know the service, as text and as a header.
     origin: String,
+    origin_value: HeaderValue,
     preview_spelling: Spelling,
-    cloud_event_spelling: Spelling,
 }
 
 /// hyper's private note of how header names are spelled.
@@ -42,13 +48,19 @@ pub(super) struct Target {
     /// In normal form, as it was judged.
     pub(super) url: Url,
     uri: Uri,
+    /// Host and port.
+    host: HeaderValue,
     /// Whether the URL is `tunnel:///…`; its host means nothing then.
     pub(super) is_tunnel: bool,
 }
 
 /// The headers of a request.
-#[derive(Debug, Default)]
-struct Headers(HeaderMap);
+#[derive(Debug)]
+struct Headers {
+    map: HeaderMap,
+    /// Where values are written before they become slices of it.
+    text: BytesMut,
+}
 
 impl Target {
     /// Returns the target that `text` names, or `None` if it is neither an http or https URL with a host nor one of the tunnel.
@@ -60,7 +72,8 @@ impl Target {
             .ok()
             .filter(|url| ["http", "https"].contains(&url.scheme()))?;
         let uri = url.as_str().parse().ok()?;
-        Some(Self { url, uri, is_tunnel })
+        let host = url[Position::BeforeHost..Position::AfterPort].parse().ok()?;
+        Some(Self { url, uri, host, is_tunnel })
     }
 
     /// Returns scheme, host and port, which make an upstream.
@@ -77,23 +90,37 @@ impl Target {
     pub(super) fn uri(&self) -> Uri {
         self.uri.clone()
     }
-
-    fn host(&self) -> &str {
-        &self.url[Position::BeforeHost..Position::AfterPort]
-    }
 }
 
 impl Headers {
-    /// Adds a header. A value that none can carry is left out: what comes from a client or its token was a URI or a header before, and
-    /// a user id has no control characters.
-    fn put(&mut self, name: &'static str, value: &str) {
-        self.put_named(HeaderName::from_static(name), value);
+    fn new() -> Self {
+        Self {
+            map: HeaderMap::with_capacity(HEADERS_USUAL),
+            text: BytesMut::with_capacity(VALUE_BYTES_USUAL),
+        }
     }
 
-    fn put_named(&mut self, name: HeaderName, value: &str) {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            self.0.insert(name, value);
+    /// Adds a header. A value that none can carry is left out: what comes from a client or its token was a URI or a header before, and
+    /// a user id has no control characters.
+    fn put(&mut self, name: HeaderName, value: &str) {
+        self.text.extend_from_slice(value.as_bytes());
+        self.put_text(name);
+    }
+
+    /// Adds a header with what a value is shown as.
+    fn put_shown(&mut self, name: HeaderName, value: impl Display) {
+        write!(self.text, "{value}").expect("memory grows as needed");
+        self.put_text(name);
+    }
+
+    fn put_text(&mut self, name: HeaderName) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(self.text.split().freeze()) {
+            self.map.insert(name, value);
         }
+    }
+
+    fn put_value(&mut self, name: HeaderName, value: HeaderValue) {
+        self.map.insert(name, value);
     }
 }
 
@@ -101,12 +128,11 @@ impl Requests {
     /// Returns a maker of requests that carry one signature per key and `origin`, the host by which upstreams know the service.
     ///
     /// # Errors
-    /// hyper did not read the request that teaches the spelling.
+    /// hyper did not read the request that teaches the spelling, or the host is no header's value.
     pub(super) async fn new(keys: Vec<AccessKey>, origin: String) -> io::Result<Self> {
         let preview_spelling = Spelling::of(&preview::NAMES).await?;
-        let cloud_event_spelling = Spelling::of(&cloud_event::NAMES).await?;
-        let keys = Swap::new(keys);
-        Ok(Self { keys, origin, preview_spelling, cloud_event_spelling })
+        let origin_value = origin.parse().map_err(io::Error::other)?;
+        Ok(Self { keys: Swap::new(keys), origin, origin_value, preview_spelling })
     }
 
     /// Signs with these keys from now on.
@@ -130,8 +156,10 @@ impl Requests {
         match &call.dialect {
             Dialect::Preview(context) => {
                 let (headers, body) =
-                    preview::write(call, context, target.host(), &self.keys.get());
-                self.preview_spelling.post(target, headers, body)
+                    preview::write(call, context, target.host.clone(), &self.keys.get());
+                let mut request = post(target, headers, body);
+                *request.extensions_mut() = self.preview_spelling.0.clone();
+                request
             }
             Dialect::WebPubSub { handler: _, facts } => {
                 let event = CloudEvent {
@@ -173,24 +201,25 @@ impl Requests {
         target: &Target,
         authorization: Option<&HeaderValue>,
     ) -> Request<Full<Bytes>> {
-        let (mut headers, body) = event.write(target.host(), &self.origin, &self.keys.get());
+        let (host, origin) = (target.host.clone(), self.origin_value.clone());
+        let (mut headers, body) = event.write(host, origin, &self.keys.get());
         if let Some(authorization) = authorization {
-            headers.0.insert(http::header::AUTHORIZATION, authorization.clone());
+            headers.put_value(header::AUTHORIZATION, authorization.clone());
         }
-        self.cloud_event_spelling.post(target, headers, body)
+        post(target, headers, body)
     }
 
     /// Returns the question whether an upstream wants events (Web PubSub protocol, "Abuse protection").
     pub(super) fn validation(&self, method: &Method, target: &Target) -> Request<Full<Bytes>> {
-        let mut headers = Headers::default();
-        headers.put("host", target.host());
-        headers.put("webhook-request-origin", &self.origin);
-        headers.put("ce-awpsversion", cloud_event::AWPS_VERSION);
-        self.cloud_event_spelling.request(method.clone(), target, headers, Bytes::new())
+        let mut headers = Headers::new();
+        headers.put_value(header::HOST, target.host.clone());
+        headers.put_value(cloud_event::REQUEST_ORIGIN, self.origin_value.clone());
+        headers.put_value(cloud_event::AWPS_VERSION, cloud_event::AWPS_VERSION_VALUE);
+        request(method.clone(), target, headers, Bytes::new())
     }
 }
 
-/// Returns a header's name in its documented spelling.
+/// Returns a header's name in its documented spelling, which the tunnel carries.
 pub(super) fn spelled(name: &HeaderName) -> &str {
     let mut known = preview::NAMES.into_iter().chain(cloud_event::NAMES);
     known.find(|known| known.eq_ignore_ascii_case(name.as_str())).unwrap_or(name.as_str())
@@ -226,25 +255,18 @@ impl Spelling {
             result = connection => Err(io::Error::other(format!("hyper ended early: {result:?}"))),
         }
     }
+}
 
-    fn post(&self, target: &Target, mut headers: Headers, body: Bytes) -> Request<Full<Bytes>> {
-        // hyper leaves it out for an empty body (RFC 9110, section 8.6, wants it on every POST).
-        headers.put("content-length", &body.len().to_string());
-        self.request(Method::POST, target, headers, body)
-    }
+fn post(target: &Target, mut headers: Headers, body: Bytes) -> Request<Full<Bytes>> {
+    // hyper leaves it out for an empty body (RFC 9110, section 8.6, wants it on every POST).
+    headers.put_value(header::CONTENT_LENGTH, body.len().into());
+    request(Method::POST, target, headers, body)
+}
 
-    fn request(
-        &self,
-        method: Method,
-        target: &Target,
-        headers: Headers,
-        body: Bytes,
-    ) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = target.uri();
-        *request.headers_mut() = headers.0;
-        *request.extensions_mut() = self.0.clone();
-        request
-    }
+fn request(method: Method, target: &Target, headers: Headers, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = target.uri();
+    *request.headers_mut() = headers.map;
+    request
 }

@@ -40,7 +40,7 @@ fn no() -> Answer {
 
 /// Whether a request is signed with the first key.
 fn is_signed(request: &Request) -> bool {
-    let id = request.header("ce-connectionId").or(request.header("X-ASRS-Connection-Id"));
+    let id = request.header("ce-connectionid").or(request.header("X-ASRS-Connection-Id"));
     let signature = request.header("ce-signature").or(request.header("X-ASRS-Signature"));
     verify(&[key(0)], id.unwrap_or_default(), signature.unwrap_or_default())
 }
@@ -88,7 +88,7 @@ async fn a_good_upstream_is_called_good_in_both_dialects() {
         requests.push(upstream.next().await);
     }
     let user = requests.iter().find(|request| request.ce_event() == "message").unwrap();
-    assert_eq!(user.header("ce-connectionState"), Some("c3RhdGU="), "as the service repeats it");
+    assert_eq!(user.header("ce-connectionstate"), Some("c3RhdGU="), "as the service repeats it");
 
     let steps = Check { keys, ..preview(url) }.run().await.unwrap();
     assert_eq!(

@@ -55,10 +55,10 @@ fn check(request: &Request, event: &str, id: u64, connection: &str) {
     assert_eq!(request.ce_event(), event, "{}", request.head);
     assert!(request.head.starts_with(&format!("POST /chat/{event}?code=x HTTP/1.1\r\n")));
     assert_eq!(request.header("ce-id"), Some(&*id.to_string()), "{event}");
-    assert_eq!(request.header("ce-connectionId"), Some(connection));
+    assert_eq!(request.header("ce-connectionid"), Some(connection));
     assert_eq!(request.header("ce-hub"), Some("chat"));
     assert_eq!(request.header("ce-awpsversion"), Some("1.0"));
-    assert_eq!(request.header("WebHook-Request-Origin"), Some("127.0.0.1"));
+    assert_eq!(request.header("webhook-request-origin"), Some("127.0.0.1"));
     let keys = KEYS.map(|key| AccessKey::parse(key).unwrap());
     let signature = request.header("ce-signature").unwrap();
     assert!(verify(&keys[..1], connection, signature) && verify(&keys[1..], connection, signature));
@@ -81,11 +81,11 @@ async fn a_connection_lives_in_events() {
 
     let question = upstream.next().await;
     assert!(question.head.starts_with("OPTIONS /chat/validate?code=x HTTP/1.1\r\n"));
-    assert_eq!(question.header("WebHook-Request-Origin"), Some("127.0.0.1"));
+    assert_eq!(question.header("webhook-request-origin"), Some("127.0.0.1"));
 
     let connect = upstream.next().await;
     check(&connect, "connect", 0, &id);
-    assert_eq!(connect.header("ce-userId"), Some("ann"));
+    assert_eq!(connect.header("ce-userid"), Some("ann"));
     let asked: Value = serde_json::from_slice(&connect.body).unwrap();
     assert_eq!(asked["claims"]["x"], json!(["y"]));
     assert_eq!(asked["subprotocols"], json!(["json.webpubsub.azure.v1"]));
@@ -95,10 +95,10 @@ async fn a_connection_lives_in_events() {
     check(&connected, "connected", 1, &id);
     assert_eq!(connected.body, b"{}");
     for (name, value) in [
-        ("ce-userId", "Jürgen"),
+        ("ce-userid", "Jürgen"),
         ("ce-subprotocol", "json.webpubsub.azure.v1"),
-        ("ce-connectionState", "first"),
-        ("Cookie", "a=1"),
+        ("ce-connectionstate", "first"),
+        ("cookie", "a=1"),
     ] {
         assert_eq!(connected.header(name), Some(value), "{name}");
     }
@@ -107,7 +107,7 @@ async fn a_connection_lives_in_events() {
     send(&mut client, &event).await;
     let asked = upstream.next().await;
     check(&asked, "ask", 2, &id);
-    assert_eq!(asked.header("Content-Type"), Some("application/json; charset=utf-8"));
+    assert_eq!(asked.header("content-type"), Some("application/json; charset=utf-8"));
     assert_eq!(serde_json::from_slice::<Value>(&asked.body).unwrap(), json!({"a": 1}));
     let answer = read_json(&mut client).await;
     assert_eq!(
@@ -123,7 +123,7 @@ async fn a_connection_lives_in_events() {
     let joined = upstream.next().await;
     check(&joined, "joined", 3, &id);
     assert_eq!(joined.body, br#"{"group":"room1"}"#);
-    assert_eq!(joined.header("ce-connectionState"), Some("second"));
+    assert_eq!(joined.header("ce-connectionstate"), Some("second"));
 
     client.close(None).await.unwrap();
     let left = upstream.next().await;

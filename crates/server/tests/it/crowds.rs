@@ -108,7 +108,7 @@ async fn ten_thousand_clients_that_go_at_once_leave_nothing_behind() {
             break;
         }
         let request = upstream.next().await;
-        let id = ["X-ASRS-Connection-Id", "ce-connectionId"];
+        let id = ["X-ASRS-Connection-Id", "ce-connectionid"];
         let id = id.iter().find_map(|name| request.header(name)).unwrap_or_default().to_owned();
         match (request.event(), request.ce_event()) {
             ("connect", _) | (_, "connect") => {

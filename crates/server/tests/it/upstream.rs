@@ -25,12 +25,12 @@ impl Request {
         self.header("X-ASRS-Event").unwrap_or_default()
     }
 
-    /// Returns the value of `ce-eventName`; `validate` for the question whether events are wanted.
+    /// Returns the value of `ce-eventname`; `validate` for the question whether events are wanted.
     pub(crate) fn ce_event(&self) -> &str {
         if self.head.starts_with("OPTIONS ") {
             return "validate";
         }
-        self.header("ce-eventName").unwrap_or_default()
+        self.header("ce-eventname").unwrap_or_default()
     }
 }
 
@@ -98,8 +98,10 @@ async fn serve(
             }
         };
         let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
-        let length =
-            head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+        });
         let end = head_end + length.unwrap_or(0_usize);
         while buffer.len() < end {
             if socket.read_buf(&mut buffer).await.unwrap_or(0) == 0 {

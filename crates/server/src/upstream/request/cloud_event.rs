@@ -7,11 +7,12 @@ use hookwire_proto::data::{DataKind, Metadata};
 use hookwire_proto::message::MessageKind;
 use hookwire_proto::name::{ConnectionId, HubName, UserId};
 use hookwire_proto::signature::{self, AccessKey};
-use http::HeaderName;
+use http::{HeaderName, HeaderValue, header};
 
 use super::Headers;
 
-/// Every name that a request may carry in its documented spelling; those of metadata are in lower case.
+/// Every name that a request may carry in its documented spelling; those of metadata are in lower case. Only the tunnel carries them so:
+/// over HTTP they are in lower case.
 pub(super) const NAMES: [&str; 19] = [
     "Host",
     "ce-specversion",
@@ -34,8 +35,24 @@ pub(super) const NAMES: [&str; 19] = [
     "Content-Length",
 ];
 
+const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
+pub(super) const AWPS_VERSION: HeaderName = HeaderName::from_static("ce-awpsversion");
+const TYPE: HeaderName = HeaderName::from_static("ce-type");
+const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+const ID: HeaderName = HeaderName::from_static("ce-id");
+const TIME: HeaderName = HeaderName::from_static("ce-time");
+const SIGNATURE: HeaderName = HeaderName::from_static("ce-signature");
+const CONNECTION_ID: HeaderName = HeaderName::from_static("ce-connectionid");
+const HUB: HeaderName = HeaderName::from_static("ce-hub");
+const EVENT_NAME: HeaderName = HeaderName::from_static("ce-eventname");
+const USER_ID: HeaderName = HeaderName::from_static("ce-userid");
+const SUBPROTOCOL: HeaderName = HeaderName::from_static("ce-subprotocol");
+const CONNECTION_STATE: HeaderName = HeaderName::from_static("ce-connectionstate");
+pub(super) const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
+
 /// The version of the protocol. The Express library ignores a request without it.
-pub(super) const AWPS_VERSION: &str = "1.0";
+pub(super) const AWPS_VERSION_VALUE: HeaderValue = HeaderValue::from_static("1.0");
+const SPEC_VERSION_VALUE: HeaderValue = HeaderValue::from_static("1.0");
 
 /// What the names of metadata headers begin with.
 const METADATA_PREFIX: &str = "x-webpubsub-metadata-";
@@ -56,39 +73,44 @@ pub(super) struct CloudEvent<'a> {
 
 impl CloudEvent<'_> {
     /// Returns headers and body.
-    pub(super) fn write(&self, host: &str, origin: &str, keys: &[AccessKey]) -> (Headers, Bytes) {
+    pub(super) fn write(
+        &self,
+        host: HeaderValue,
+        origin: HeaderValue,
+        keys: &[AccessKey],
+    ) -> (Headers, Bytes) {
         let Self { hub, connection, user, facts, has_cookies, event, unix_seconds } = self;
         let id = connection.to_string();
         let (kind, data, body) = content(event);
-        let mut headers = Headers::default();
-        headers.put("host", host);
-        headers.put("ce-specversion", "1.0");
-        headers.put("ce-awpsversion", AWPS_VERSION);
-        headers.put("ce-type", &kind.ce_type());
-        headers.put("ce-source", &cloud_event::source(hub, *connection));
-        headers.put("ce-id", &facts.sequence.to_string());
-        headers.put("ce-time", &cloud_event::ce_time(*unix_seconds));
-        headers.put("ce-signature", &signature::sign(keys, &id));
-        headers.put("ce-connectionid", &id);
-        headers.put("ce-hub", hub.as_str());
-        headers.put("ce-eventname", kind.event_name());
+        let mut headers = Headers::new();
+        headers.put_value(header::HOST, host);
+        headers.put_value(SPEC_VERSION, SPEC_VERSION_VALUE);
+        headers.put_value(AWPS_VERSION, AWPS_VERSION_VALUE);
+        headers.put_shown(TYPE, kind.ce_type());
+        headers.put_shown(SOURCE, cloud_event::source(hub, &id));
+        headers.put_value(ID, facts.sequence.into());
+        headers.put(TIME, &cloud_event::ce_time(*unix_seconds));
+        headers.put(SIGNATURE, &signature::sign(keys, &id));
+        headers.put(CONNECTION_ID, &id);
+        headers.put(HUB, hub.as_str());
+        headers.put(EVENT_NAME, kind.event_name());
         if let Some(user) = user {
-            headers.put("ce-userid", user.as_str());
+            headers.put(USER_ID, user.as_str());
         }
         if let Some(subprotocol) = &facts.subprotocol {
-            headers.put("ce-subprotocol", subprotocol);
+            headers.put(SUBPROTOCOL, subprotocol);
         }
         if let Some(state) = &facts.state {
-            headers.put("ce-connectionstate", state);
+            headers.put(CONNECTION_STATE, state);
         }
-        headers.put("webhook-request-origin", origin);
+        headers.put_value(REQUEST_ORIGIN, origin);
         if let Event::User(user) = event {
             put_metadata(&mut headers, &user.metadata);
         }
         if let Some(cookies) = facts.cookies.as_ref().filter(|_| *has_cookies) {
-            headers.put("cookie", cookies);
+            headers.put(header::COOKIE, cookies);
         }
-        headers.put("content-type", data.content_type());
+        headers.put_value(header::CONTENT_TYPE, HeaderValue::from_static(data.content_type()));
         (headers, body)
     }
 }
@@ -97,7 +119,7 @@ fn put_metadata(headers: &mut Headers, metadata: &Metadata) {
     for (key, value) in metadata.pairs() {
         // A key is an HTTP token.
         if let Ok(name) = HeaderName::try_from(format!("{METADATA_PREFIX}{key}")) {
-            headers.put_named(name, value);
+            headers.put(name, value);
         }
     }
 }

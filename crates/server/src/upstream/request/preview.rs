@@ -7,6 +7,8 @@ use hookwire_hub::{Call, ClientContext, Event};
 use hookwire_proto::message::MessageKind;
 use hookwire_proto::signature::{self, AccessKey};
 use hookwire_proto::template::EventName;
+use http::{HeaderName, HeaderValue, header};
+use httpdate::HttpDate;
 
 use super::Headers;
 
@@ -30,37 +32,48 @@ pub(super) const NAMES: [&str; 16] = [
     "User-Agent",
 ];
 
+const CONNECTION_ID: HeaderName = HeaderName::from_static("x-asrs-connection-id");
+const HUB: HeaderName = HeaderName::from_static("x-asrs-hub");
+const CATEGORY: HeaderName = HeaderName::from_static("x-asrs-category");
+const EVENT: HeaderName = HeaderName::from_static("x-asrs-event");
+const USER_ID: HeaderName = HeaderName::from_static("x-asrs-user-id");
+const USER_CLAIMS: HeaderName = HeaderName::from_static("x-asrs-user-claims");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-asrs-signature");
+const CLIENT_QUERY: HeaderName = HeaderName::from_static("x-asrs-client-query");
+const CLIENT_CERT_THUMBPRINT: HeaderName = HeaderName::from_static("x-asrs-client-cert-thumbprint");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// Returns headers and body of `call`.
 pub(super) fn write(
     call: &Call,
     context: &ClientContext,
-    host: &str,
+    host: HeaderValue,
     keys: &[AccessKey],
 ) -> (Headers, Bytes) {
     let connection = call.connection.to_string();
-    let mut headers = Headers::default();
-    headers.put("host", host);
-    headers.put("x-asrs-connection-id", &connection);
-    headers.put("x-asrs-hub", call.hub.as_str());
-    headers.put("x-asrs-category", category(&call.event));
-    headers.put("x-asrs-event", call.event.name());
+    let mut headers = Headers::new();
+    headers.put_value(header::HOST, host);
+    headers.put(CONNECTION_ID, &connection);
+    headers.put(HUB, call.hub.as_str());
+    headers.put(CATEGORY, category(&call.event));
+    headers.put(EVENT, call.event.name());
     if let Some(user) = &call.user {
-        headers.put("x-asrs-user-id", user.as_str());
+        headers.put(USER_ID, user.as_str());
     }
-    headers.put("x-asrs-user-claims", context.claims());
-    headers.put("x-asrs-signature", &signature::sign(keys, &connection));
+    headers.put(USER_CLAIMS, context.claims());
+    headers.put(SIGNATURE, &signature::sign(keys, &connection));
     if !context.query().is_empty() {
-        headers.put("x-asrs-client-query", context.query());
+        headers.put(CLIENT_QUERY, context.query());
     }
-    headers.put("x-forwarded-for", context.forwarded_for());
-    headers.put("date", &httpdate::fmt_http_date(SystemTime::now()));
+    headers.put(FORWARDED_FOR, context.forwarded_for());
+    headers.put_shown(header::DATE, HttpDate::from(SystemTime::now()));
     let mut body = Bytes::new();
     if let Event::Connect { subprotocols } = &call.event {
         if !subprotocols.is_empty() {
-            headers.put("sec-websocket-protocol", &subprotocols.join(", "));
+            headers.put(header::SEC_WEBSOCKET_PROTOCOL, &subprotocols.join(", "));
         }
         if !context.thumbprint().is_empty() {
-            headers.put("x-asrs-client-cert-thumbprint", context.thumbprint());
+            headers.put(CLIENT_CERT_THUMBPRINT, context.thumbprint());
         }
     }
     if let Event::Message(message) = &call.event {
@@ -68,7 +81,7 @@ pub(super) fn write(
             MessageKind::Text => "text/plain",
             MessageKind::Binary => "application/octet-stream",
         };
-        headers.put("content-type", content_type);
+        headers.put_value(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         body = message.data.clone();
     }
     (headers, body)

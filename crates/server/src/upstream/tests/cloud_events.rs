@@ -35,7 +35,7 @@ fn head(host: &str, kind: &str, id: u64, known: &str, further: &str) -> String {
     let name = kind.split_once('.').unwrap().1;
     format!(
         "POST /chat/api/event?code=s3cret HTTP/1.1\r\n\
-         Host: {host}\r\n\
+         host: {host}\r\n\
          ce-specversion: 1.0\r\n\
          ce-awpsversion: 1.0\r\n\
          ce-type: azure.webpubsub.{kind}\r\n\
@@ -43,16 +43,16 @@ fn head(host: &str, kind: &str, id: u64, known: &str, further: &str) -> String {
          ce-id: {id}\r\n\
          ce-time: (time)\r\n\
          ce-signature: {signature}\r\n\
-         ce-connectionId: {connection}\r\n\
+         ce-connectionid: {connection}\r\n\
          ce-hub: chat\r\n\
-         ce-eventName: {name}\r\n\
+         ce-eventname: {name}\r\n\
          {known}\
-         WebHook-Request-Origin: hooks.example\r\n\
+         webhook-request-origin: hooks.example\r\n\
          {further}\r\n"
     )
 }
 
-const JSON: &str = "Content-Type: application/json; charset=utf-8\r\n";
+const JSON: &str = "content-type: application/json; charset=utf-8\r\n";
 
 #[tokio::test]
 async fn a_connect_event_on_the_wire() {
@@ -73,8 +73,8 @@ async fn a_connect_event_on_the_wire() {
         call
     })
     .await;
-    let further = format!("{JSON}Content-Length: {}\r\n", expected.len());
-    assert_eq!(found, head(&host, "sys.connect", 0, "ce-userId: Jürgen\r\n", &further));
+    let further = format!("{JSON}content-length: {}\r\n", expected.len());
+    assert_eq!(found, head(&host, "sys.connect", 0, "ce-userid: Jürgen\r\n", &further));
     assert_eq!(body, expected);
 }
 
@@ -88,7 +88,7 @@ async fn events_of_the_service_on_the_wire() {
         (Event::Left(group), "gp.left", "{\"group\":\"Räume\"}"),
     ] {
         let (found, host, body) = sent(|url| event_call(handler(url), event)).await;
-        let further = format!("{JSON}Content-Length: {}\r\n", expected.len());
+        let further = format!("{JSON}content-length: {}\r\n", expected.len());
         assert_eq!(found, head(&host, kind, 7, "", &further));
         assert_eq!(body, expected.as_bytes());
     }
@@ -125,15 +125,15 @@ async fn user_events_of_every_kind_of_data_on_the_wire() {
             call
         })
         .await;
-        let known = "ce-userId: Jürgen\r\n\
+        let known = "ce-userid: Jürgen\r\n\
                      ce-subprotocol: json.webpubsub.azure.v1\r\n\
-                     ce-connectionState: eyJhIjoi4oKsIn0=\r\n";
+                     ce-connectionstate: eyJhIjoi4oKsIn0=\r\n";
         let further = format!(
             "x-webpubsub-metadata-a-key: one two\r\n\
              x-webpubsub-metadata-b: 2\r\n\
-             Cookie: a=1; b=ü\r\n\
-             Content-Type: {content_type}\r\n\
-             Content-Length: {}\r\n",
+             cookie: a=1; b=ü\r\n\
+             content-type: {content_type}\r\n\
+             content-length: {}\r\n",
             bytes.len()
         );
         assert_eq!(found, head(&host, "user.Order.paid_2", 41, known, &further));

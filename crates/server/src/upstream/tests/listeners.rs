@@ -47,11 +47,11 @@ async fn a_listener_gets_the_events_of_a_connection_in_order() {
         assert!(head.starts_with("POST /chat/api/event?code=s3cret HTTP/1.1\r\n"), "{head}");
         assert_eq!(header(&head, "ce-id"), sequence);
         assert_eq!(header(&head, "ce-type"), format!("azure.webpubsub.{kind}"));
-        assert_eq!(header(&head, "ce-userId"), "Jürgen");
-        assert_eq!(header(&head, "ce-connectionState"), "state");
-        assert_eq!(header(&head, "Cookie"), "", "the listener is not who set it");
+        assert_eq!(header(&head, "ce-userid"), "Jürgen");
+        assert_eq!(header(&head, "ce-connectionstate"), "state");
+        assert_eq!(header(&head, "cookie"), "", "the listener is not who set it");
         assert_eq!(header(&head, "ce-signature"), signature());
-        assert_eq!(header(&head, "WebHook-Request-Origin"), ORIGIN);
+        assert_eq!(header(&head, "webhook-request-origin"), ORIGIN);
         assert_eq!(found, body.as_bytes());
         peer.write(NO_CONTENT).await;
     }

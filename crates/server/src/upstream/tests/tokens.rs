@@ -28,12 +28,12 @@ fn from_server(url: &str, token_url: &str) -> Call {
     )
 }
 
-/// Answers the next event and returns its `Authorization`.
+/// Answers the next event and returns its `authorization`.
 async fn authorization(peer: &mut Peer) -> Option<String> {
     let (head, _) = peer.request().await;
     assert!(head.starts_with("POST "), "{head}");
     peer.write(NO_CONTENT).await;
-    head.lines().find_map(|line| line.strip_prefix("Authorization: ")).map(str::to_owned)
+    head.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned)
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ async fn the_question_on_the_wire() {
     let host = listener.local_addr().unwrap();
     let expected = format!(
         "OPTIONS /chat/api/event?code=s3cret HTTP/1.1\r\n\
-         Host: {host}\r\n\
-         WebHook-Request-Origin: hooks.example\r\n\
+         host: {host}\r\n\
+         webhook-request-origin: hooks.example\r\n\
          ce-awpsversion: 1.0\r\n\r\n"
     );
     assert_eq!(first, expected);
