@@ -201,6 +201,9 @@ pub(crate) fn parameter(query: &str, names: &[&str]) -> Option<String> {
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    if !segment.bytes().any(|byte| byte == b'%') {
+        return Ok(segment.into());
+    }
     percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| ApiError::bad_request("the path is not UTF-8"))
