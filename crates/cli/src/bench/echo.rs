@@ -44,6 +44,9 @@ pub(crate) struct EchoArguments {
     /// Process of that server on this machine, for its CPU time
     #[arg(long, requires = "url")]
     pid: Option<u32>,
+    /// Count the CPU time of its descendants as well
+    #[arg(long, requires = "pid")]
+    pid_tree: bool,
     /// Load a server that is not on this machine
     #[arg(long)]
     allow_remote: bool,
@@ -169,7 +172,8 @@ struct Server {
 impl Server {
     fn open(arguments: &EchoArguments) -> anyhow::Result<Self> {
         let (child, meter, url) = if let Some(url) = &arguments.url {
-            (None, arguments.pid.map(|pid| Meter::Cpu(Process::new(pid))), url.clone())
+            let process = if arguments.pid_tree { Process::tree } else { Process::new };
+            (None, arguments.pid.map(|pid| Meter::Cpu(process(pid))), url.clone())
         } else {
             let run = Run::counted_into(arguments.instructions.as_deref())?;
             let (child, _) = start("echo-server", arguments.shards, arguments.pin, run, &[])?;

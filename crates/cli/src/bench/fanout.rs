@@ -183,7 +183,8 @@ pub(super) fn run(arguments: &FanoutArguments, json: bool) -> anyhow::Result<Fan
         None => Stage::of_service(target, open, counted, wire, to, &audience)?,
     };
     let size = usize::try_from(arguments.size)?;
-    let mut load = Load::connect(stage, audience, size, clock, progress)?;
+    let joined = arguments.other.joined();
+    let mut load = Load::connect(stage, audience, size, joined, clock, progress)?;
 
     let bar = progress.bar("deliver", (1 + arguments.rounds) * messages);
     let per_round = audience.deliveries(messages);
@@ -191,6 +192,10 @@ pub(super) fn run(arguments: &FanoutArguments, json: bool) -> anyhow::Result<Fan
     load.round(messages, pace, &bar)?;
     let mut floor = None;
     if with_floor {
+        if joined {
+            // What came last may have been several messages at once.
+            load.round(1, Pace::Burst(1), &bar)?;
+        }
         // The same bytes for each form as have just come.
         let payload_bytes = load.payload_bytes(if is_ours { wire.forms().len() } else { 1 })?;
         let mut started = Floor::start(audience, &payload_bytes, load.core(), counted, clock)

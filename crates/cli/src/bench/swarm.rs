@@ -106,8 +106,7 @@ impl Stamp {
 
     /// Reads the stamp that stands in the head of a message.
     pub(super) fn read(head: &[u8]) -> anyhow::Result<Self> {
-        let marker = head.windows(STAMP_MARKER.len()).position(|two| two == STAMP_MARKER);
-        let start = marker.context("a message has no stamp")? + STAMP_MARKER.len();
+        let start = Self::position(head).context("a message has no stamp")? + STAMP_MARKER.len();
         let text = head.get(start..start + STAMP_TEXT_BYTES);
         let mut numbers = [0; STAMP_NUMBERS_BYTES];
         URL_SAFE_NO_PAD
@@ -115,6 +114,11 @@ impl Stamp {
             .context("a message's stamp is broken")?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |high, low| high << 8 | u64::from(*low));
         Ok(Self { sequence: number(&numbers[..6]), sent: number(&numbers[6..]) })
+    }
+
+    /// Returns where the first stamp begins.
+    pub(super) fn position(bytes: &[u8]) -> Option<usize> {
+        bytes.windows(STAMP_MARKER.len()).position(|two| two == STAMP_MARKER)
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::histogram::Histogram;
 use super::super::process::Used;
 use super::super::publisher::Publisher;
 use super::super::report::Progress;
-use super::super::swarm::{Clock, Handler, Stamp, Swarm};
+use super::super::swarm::{Clock, Handler, PAYLOAD_BYTES_MIN, Stamp, Swarm};
 use super::audience::Audience;
 use super::stage::Stage;
 
@@ -52,11 +52,13 @@ impl Load {
         stage: Stage,
         audience: Audience,
         size: usize,
+        joined: bool,
         clock: Clock,
         progress: Progress,
     ) -> anyhow::Result<Self> {
         let mut swarm = Swarm::new(clock)?;
         let mut receipts = Receipts::new(&audience);
+        receipts.joined = joined;
         receipts.bar = Some(progress.bar("connect", audience.clients as u64));
         let opening = |index: usize| stage.openings[index].clone();
         swarm.connect(&stage.door, audience.clients, opening, &mut receipts)?;
@@ -195,6 +197,8 @@ pub(in super::super) struct Receipts {
     due: Vec<Due>,
     delivered: u64,
     latency: Histogram,
+    /// Whether one message of WebSocket may hold several, or none.
+    joined: bool,
     /// Moves with each connection.
     bar: Option<ProgressBar>,
 }
@@ -217,6 +221,7 @@ impl Receipts {
             due: due.map(|targets| Due { targets, next: 0, turn: 0 }).collect(),
             delivered: 0,
             latency: Histogram::new(),
+            joined: false,
             bar: None,
         }
     }
@@ -224,11 +229,10 @@ impl Receipts {
     pub(in super::super) const fn delivered(&self) -> u64 {
         self.delivered
     }
-}
 
-impl Handler for Receipts {
-    fn message(&mut self, member: usize, head: &[u8], now: u64) -> anyhow::Result<()> {
-        let stamp = Stamp::read(head)?;
+    /// Takes the message whose stamp is the first in `bytes`.
+    fn take(&mut self, member: usize, bytes: &[u8], now: u64) -> anyhow::Result<()> {
+        let stamp = Stamp::read(bytes)?;
         let Due { targets, next, turn } = &mut self.due[member];
         let target = targets.get(*next).context("a message came to who is to get none")?;
         let due = *turn * self.targets + u64::from(*target);
@@ -241,6 +245,20 @@ impl Handler for Receipts {
         self.latency.record(now.saturating_sub(stamp.sent));
         Ok(())
     }
+}
+
+impl Handler for Receipts {
+    fn message(&mut self, member: usize, head: &[u8], now: u64) -> anyhow::Result<()> {
+        if !self.joined {
+            return self.take(member, head, now);
+        }
+        let mut rest = head;
+        while let Some(start) = Stamp::position(rest) {
+            self.take(member, &rest[start..], now)?;
+            rest = &rest[start + PAYLOAD_BYTES_MIN..];
+        }
+        Ok(())
+    }
 
     fn opened(&mut self, _member: usize, _waited: u64) {
         if let Some(bar) = &self.bar {
@@ -251,7 +269,6 @@ impl Handler for Receipts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::swarm::PAYLOAD_BYTES_MIN;
     use super::super::audience::To;
     use super::*;
 
@@ -273,6 +290,20 @@ mod tests {
         assert!(receipts.message(1, &payload(2), 8).is_err(), "one is missing");
         assert!(receipts.message(1, b"short", 8).is_err());
         assert_eq!(receipts.delivered(), 3);
+    }
+
+    #[test]
+    fn messages_that_a_server_joined_are_all_found() {
+        let mut receipts = Receipts::new(&Audience::new(To::Hub, 1, 0, 0).unwrap());
+        receipts.joined = true;
+        receipts.message(0, b"PING", 6).unwrap();
+        let two = [b"MSG 18", &payload(0)[..], b"~ # MSG 18", &payload(1)[..], b"."].concat();
+        receipts.message(0, &two, 7).unwrap();
+        assert_eq!(receipts.delivered(), 2);
+        let twice = receipts.message(0, &two, 8).unwrap_err().to_string();
+        assert_eq!(twice, "message 0 came where 2 was due");
+        let cut = [&payload(2)[..], b"~#"].concat();
+        assert!(receipts.message(0, &cut, 9).is_err(), "a message without its end");
     }
 
     #[test]

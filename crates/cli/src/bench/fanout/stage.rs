@@ -24,6 +24,9 @@ const HANDSHAKES_IN_FLIGHT: usize = 64;
 /// Stands for the payload in the body of a call.
 const PLACE: char = '@';
 
+/// Most bytes of messages that a server joined. What lies behind them is not seen, and counts as missing.
+const JOINED_BYTES_MAX: usize = 16 << 20;
+
 /// How long the tokens of the calls are good for.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
@@ -45,6 +48,16 @@ pub(super) struct OtherArguments {
     /// A client is ready when a message came in whose first bytes this stands [default: as soon as it is connected]
     #[arg(long, requires = "url", value_name = "TEXT")]
     ready: Option<String>,
+    /// That server may put several messages into one of WebSocket: all of it is searched for them
+    #[arg(long, requires = "url")]
+    joined: bool,
+}
+
+impl OtherArguments {
+    /// Returns whether one message of WebSocket may hold several.
+    pub(super) const fn joined(&self) -> bool {
+        self.joined
+    }
 }
 
 /// Whoever is measured, ready for clients.
@@ -156,7 +169,11 @@ impl Stage {
         let request = upgrade.request(&authority, &url[Position::BeforePath..Position::AfterQuery]);
         let texts = other.hello.iter().flat_map(|hello| hello.split('|'));
         let ready = other.ready.clone().map_or(Ready::Upgraded, Ready::Told);
-        let entrance = Arc::new(Entrance::saying(upgrade, texts, ready));
+        let mut entrance = Entrance::saying(upgrade, texts, ready);
+        if other.joined {
+            entrance.head_bytes = JOINED_BYTES_MAX;
+        }
+        let entrance = Arc::new(entrance);
         let opening = Opening { request, entrance: Some(entrance) };
         let (address, authority) = locate(publish_url, arguments.allow_remote())?;
         let path = publish_url[Position::BeforePath..Position::AfterQuery].to_owned();

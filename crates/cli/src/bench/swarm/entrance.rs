@@ -14,7 +14,7 @@ pub(in super::super) struct Entrance {
     pub(super) hello: Vec<u8>,
     pub(super) ready: Ready,
     /// Bytes of a payload that the handler gets to see; the rest is skipped.
-    pub(super) head_bytes: usize,
+    pub(in super::super) head_bytes: usize,
     /// The subprotocol in which it acknowledges messages.
     pub(super) acknowledges: Option<Subprotocol>,
 }
