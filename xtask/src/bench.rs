@@ -30,9 +30,9 @@ pub(crate) struct Bench {
     /// Cases whose names contain one of these
     #[arg(long, value_delimiter = ',', value_name = "TEXT")]
     only: Vec<String>,
-    /// Measure other servers too, as far as they can be had
-    #[arg(long)]
-    others: bool,
+    /// Measure other servers too, as far as they can be had: all, or those whose names contain one of these
+    #[arg(long, num_args = 0.., require_equals = true, value_delimiter = ',', value_name = "TEXT")]
+    others: Option<Vec<String>>,
     /// Write docs/performance.md, .json and .svg instead of only printing
     #[arg(long)]
     write: bool,
@@ -82,7 +82,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
             && (bench.only.is_empty() || bench.only.iter().any(|part| case.name.contains(part)))
     };
     let cases: Vec<_> = cases::all().into_iter().filter(wanted).collect();
-    ensure!(!cases.is_empty(), "no case is left");
+    ensure!(!cases.is_empty() || bench.others.is_some(), "no case is left");
     if bench.list {
         for case in &cases {
             println!("{:<52} hookwire bench {}", case.name, case.arguments.join(" "));
@@ -105,7 +105,12 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
             figures,
         });
     }
-    let others = if bench.others { others::compare(&binary, &folder)? } else { Vec::new() };
+    let others = match &bench.others {
+        Some(names) => {
+            others::compare(&binary, &folder, names, if bench.quick { 1 } else { PASSES })?
+        }
+        None => Vec::new(),
+    };
     let report = report::Report { machine: machine::describe(), outcomes, others };
     println!("\n{}", report.markdown());
     let raw = folder.join("results.json");
@@ -191,6 +196,9 @@ const FLOORS: [&str; 2] = ["floor_per_delivery", "floor"];
 /// The names under which it tells units of work by time, in each round.
 const RATES: [&str; 4] =
     ["deliveries_per_second", "messages_per_second", "units_per_second", "connections_per_second"];
+
+/// How often servers are compared, unless it is to be quick.
+const PASSES: usize = 2;
 
 /// Longest time of one case: whatever takes longer is stuck.
 const CASE_TIME_MAX: Duration = Duration::from_mins(10);

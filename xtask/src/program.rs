@@ -182,6 +182,18 @@ impl Program {
         Ok(Running(child.with_context(|| format!("could not start {}", self.name()))?))
     }
 
+    /// Starts the call like [`Program::start`], in a process group of its own and with an input that lasts as long as the value, and as
+    /// this process.
+    ///
+    /// # Errors
+    /// As those of [`Program::start`].
+    pub(crate) fn start_attended(&self) -> anyhow::Result<Attended> {
+        println!("$ {self}");
+        let mut command = self.command();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn();
+        Ok(Attended(Running(child.with_context(|| format!("could not start {}", self.name()))?)))
+    }
+
     /// Becomes the program: signals and the exit code are its own. Returns only when it could not be started.
     pub(crate) fn become_it(&self) -> anyhow::Error {
         println!("$ {self}");
@@ -374,6 +386,35 @@ impl Drop for Running {
     }
 }
 
+/// A program that ends when its input does, that is with this value or with this process, and whatever it started with it.
+#[derive(Debug)]
+pub(crate) struct Attended(Running);
+
+impl Attended {
+    /// Returns its process id.
+    pub(crate) fn id(&self) -> u64 {
+        self.0.0.id().into()
+    }
+
+    /// Returns the line of JSON that the program prints first, as [`Running::first_json`] does.
+    ///
+    /// # Errors
+    /// As those of [`Running::first_json`].
+    pub(crate) fn first_json(&mut self, limit: Duration) -> anyhow::Result<Value> {
+        self.0.first_json(limit)
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let child = &mut self.0.0;
+        drop(child.stdin.take());
+        // Its group is usually empty by now; what is left of it had its time.
+        let _ = wait(child, ATTENDED_END_MAX);
+        let _ = signal("KILL", &format!("-{}", child.id()));
+    }
+}
+
 /// Waits for a program; `None` if it has not ended within `limit`.
 fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
@@ -390,6 +431,8 @@ fn wait(child: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>
 fn signal(name: &str, target: &str) -> anyhow::Result<()> {
     let status = Command::new("kill")
         .args(["-s", name, "--", target])
+        // Whoever asks tells what failed.
+        .stderr(Stdio::null())
         .status()
         .context("could not start kill")?;
     ensure!(status.success(), "could not send SIG{name} to {target}");
@@ -416,6 +459,9 @@ const PASSING_MAX: Duration = Duration::from_secs(2);
 
 /// How long a program may run.
 const LIMIT: Duration = Duration::from_mins(30);
+
+/// How long a program may take to end when its input has ended.
+const ATTENDED_END_MAX: Duration = Duration::from_secs(10);
 
 /// Between two looks at whether a program has ended.
 const POLL: Duration = Duration::from_millis(20);
@@ -499,6 +545,19 @@ mod tests {
             BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
             assert_eq!(running.terminate(Duration::from_secs(30)).is_ok(), well);
         }
+    }
+
+    #[test]
+    fn an_attended_program_ends_with_its_value_and_takes_with_it_what_it_started() {
+        let script = "sleep 600 & printf '{\"pid\":%s}\\n' $!; read -r line";
+        let mut running = Program::new("sh").arguments(["-c", script]).start_attended().unwrap();
+        let line = running.first_json(Duration::from_secs(30)).unwrap();
+        let child = PathBuf::from(format!("/proc/{}/stat", line["pid"]));
+        assert!(child.exists());
+        drop(running);
+        // Whoever inherits it may take its time to bury it.
+        let stat = fs::read_to_string(&child).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
     }
 
     #[test]

@@ -105,6 +105,38 @@ pub(crate) fn valgrind() -> anyhow::Result<()> {
     )
 }
 
+/// Makes sure that a package of Debian is there; installs it where that starts no service.
+///
+/// # Errors
+/// When it cannot be installed, with the reason.
+pub(crate) fn debian(package: &str) -> anyhow::Result<()> {
+    if debian_version(package).is_some() {
+        return Ok(());
+    }
+    let missing = format!("Debian's package `{package}` is missing");
+    let user = Program::new("id").arguments(["-u"]).output()?;
+    ensure!(user.trim() == "0", "{missing}, which only root can install");
+    ensure!(
+        !Path::new("/run/systemd/system").exists(),
+        "{missing}, and is not installed here because its service would start"
+    );
+    let install = || {
+        apt(&["update", "-q"]).run()?;
+        // In this run level nothing is started by what is installed.
+        apt(&["install", "-q", "-y", "--no-install-recommends", package])
+            .variable("RUNLEVEL", "1")
+            .run()
+    };
+    install().with_context(|| format!("{missing} and could not be installed"))
+}
+
+/// Returns the version of a package of Debian, if it is installed.
+pub(crate) fn debian_version(package: &str) -> Option<String> {
+    let format = "-f=${db:Status-Status} ${Version}";
+    let told = Program::new("dpkg-query").arguments(["-W", format, package]).output().ok()?;
+    told.strip_prefix("installed ").map(str::to_owned)
+}
+
 /// Makes sure that the runner of the instruction counts is there, in the version that its library in `Cargo.lock` wants.
 ///
 /// # Errors

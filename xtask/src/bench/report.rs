@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::others::Compared;
+use super::others::{Cell, Compared};
 use super::{Figures, Outcome};
 
 /// Everything that was measured.
@@ -72,25 +72,46 @@ impl Report {
                 text,
                 "\n### {name}\n\n| server | CPU µs | floor µs | ratio | per second | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n"
             );
-            for (server, compared) in &self.others {
-                if let Ok(figures) = compared {
-                    let cells = cells(figures[at].1);
-                    let _ = writeln!(text, "| {server} | {} |", cells[..6].join(" | "));
+            let mut failed = String::new();
+            for (server, cell) in self.column(at) {
+                match cell {
+                    // It takes no part.
+                    Ok(figures) if *figures == Figures::default() => {}
+                    Ok(figures) => {
+                        let cells = cells(*figures);
+                        let _ = writeln!(text, "| {server} | {} |", cells[..6].join(" | "));
+                    }
+                    Err(reason) => {
+                        let _ = writeln!(failed, "- {server} failed: {reason}");
+                    }
                 }
             }
+            if !failed.is_empty() {
+                let _ = write!(text, "\n{failed}");
+            }
         }
-        let absent = self.others.iter().filter_map(|(server, compared)| {
-            compared.as_ref().err().map(|reason| format!("- {server} is absent: {reason}\n"))
-        });
-        let absent: String = absent.collect();
-        if !absent.is_empty() {
-            let _ = write!(text, "\n{absent}");
+        text.push_str("\n### How they are set up\n\n");
+        for Compared { server, settings, versions, cells } in &self.others {
+            let versions =
+                if versions.is_empty() { String::new() } else { format!(" ({versions})") };
+            let _ = match cells {
+                Ok(_) => writeln!(text, "- {server}{versions}: {settings}."),
+                Err(reason) => writeln!(text, "- {server} is absent: {reason}"),
+            };
         }
     }
 
+    /// Returns the names of the comparisons.
     fn comparisons(&self) -> Vec<&'static str> {
-        let compared = self.others.iter().find_map(|(_, compared)| compared.as_ref().ok());
+        let compared = self.others.iter().find_map(|compared| compared.cells.as_ref().ok());
         compared.into_iter().flatten().map(|(name, _)| *name).collect()
+    }
+
+    /// Returns what came of a comparison, for each server that is not absent.
+    fn column(&self, at: usize) -> impl Iterator<Item = (&'static str, &Result<Figures, String>)> {
+        self.others.iter().filter_map(move |compared| {
+            Some((compared.server, &compared.cells.as_ref().ok()?[at].1))
+        })
     }
 
     /// Returns the figures as JSON.
@@ -99,15 +120,18 @@ impl Report {
             json!({"group": outcome.group, "case": outcome.name, "command": outcome.command,
                 "figures": outcome.figures.json()})
         };
-        let compared = |(server, compared): &Compared| match compared {
-            Ok(figures) => {
-                let figures: Vec<Value> = figures
-                    .iter()
-                    .map(|(name, figures)| json!({"case": name, "figures": figures.json()}))
-                    .collect();
-                json!({"server": server, "figures": figures})
+        let cell = |(name, cell): &Cell| match cell {
+            Ok(figures) => json!({"case": name, "figures": figures.json()}),
+            Err(reason) => json!({"case": name, "failed": reason}),
+        };
+        let compared = |compared: &Compared| {
+            let Compared { server, settings, versions, cells } = compared;
+            let mut value = json!({"server": server, "settings": settings, "versions": versions});
+            match cells {
+                Ok(cells) => value["figures"] = cells.iter().map(cell).collect(),
+                Err(reason) => value["absent"] = json!(reason),
             }
-            Err(reason) => json!({"server": server, "absent": reason}),
+            value
         };
         let all = json!({
             "machine": self.machine,
@@ -122,11 +146,10 @@ impl Report {
         let mut bars = Vec::new();
         for (at, name) in self.comparisons().into_iter().enumerate() {
             let mut floor = None::<f64>;
-            for (server, compared) in &self.others {
-                let Ok(figures) = compared else { continue };
-                let figures = figures[at].1;
+            for (server, cell) in self.column(at) {
+                let Ok(figures) = cell else { continue };
                 if let Some(cpu) = figures.cpu_ns {
-                    bars.push((name, server.as_str(), cpu));
+                    bars.push((name, server, cpu));
                 }
                 floor = floor.into_iter().chain(figures.floor_ns).reduce(f64::min);
             }
@@ -134,8 +157,7 @@ impl Report {
                 bars.push((name, "the kernel's floor", floor));
             }
         }
-        let most = bars.iter().map(|(_, _, cpu)| *cpu).reduce(f64::max)?;
-        Some(svg(&bars, most))
+        (!bars.is_empty()).then(|| svg(&bars))
     }
 }
 
@@ -155,12 +177,14 @@ fn cells(figures: Figures) -> [String; 7] {
     ]
 }
 
-/// Draws horizontal bars, a heading above those of each comparison.
-fn svg(bars: &[(&str, &str, f64)], most: f64) -> String {
-    let (mut y, mut body, mut comparison) = (8.0, String::new(), "");
+/// Draws horizontal bars, a heading above those of each comparison. The longest of each are equally long.
+fn svg(bars: &[(&str, &str, f64)]) -> String {
+    let (mut y, mut body, mut comparison, mut most) = (8.0, String::new(), "", 0.0);
     for (name, server, cpu) in bars {
         if *name != comparison {
             comparison = name;
+            let same = bars.iter().filter(|(other, _, _)| other == name);
+            most = same.map(|(_, _, cpu)| *cpu).fold(0.0, f64::max);
             y += 26.0;
             let _ = writeln!(body, "<text x=\"8\" y=\"{y}\" font-weight=\"bold\">{name}</text>");
             y += 8.0;
@@ -186,7 +210,7 @@ fn svg(bars: &[(&str, &str, f64)], most: f64) -> String {
     let height = y + 12.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <title>CPU time of the server by deliveries; less is better</title>\n\
+         <title>CPU time of the server by deliveries or messages, each comparison in a scale of its own; less is better</title>\n\
          <rect width=\"720\" height=\"{height}\" fill=\"#ffffff\"/>\n{body}</svg>\n"
     )
 }
@@ -203,11 +227,18 @@ all rounds is told. Server and load share the processors, and latencies include 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    fn compared(server: &'static str, cells: Result<Vec<Cell>, String>) -> Compared {
+        Compared { server, settings: "one process", versions: format!("{server} 1.2"), cells }
+    }
 
     fn report() -> Report {
         let figures =
             Figures { cpu_ns: Some(4_400.0), floor_ns: Some(4_000.0), ..Figures::default() };
+        let slow = Figures { cpu_ns: Some(9e3), ..figures };
         let outcome = Outcome {
             group: "Fan-out",
             name: "lone".to_owned(),
@@ -218,9 +249,13 @@ mod tests {
             machine: vec!["2 × Some CPU".to_owned()],
             outcomes: vec![outcome],
             others: vec![
-                ("Hookwire".to_owned(), Ok(vec![("lone", figures)])),
-                ("ws".to_owned(), Ok(vec![("lone", Figures { cpu_ns: Some(9e3), ..figures })])),
-                ("Bun".to_owned(), Err("npm has no such package".to_owned())),
+                compared("Hookwire", Ok(vec![("lone", Ok(figures)), ("echo", Ok(figures))])),
+                compared(
+                    "ws",
+                    Ok(vec![("lone", Ok(slow)), ("echo", Err("it is lost".to_owned()))]),
+                ),
+                compared("nchan", Ok(vec![("lone", Ok(slow)), ("echo", Ok(Figures::default()))])),
+                compared("Bun", Err("npm has no such package".to_owned())),
             ],
         }
     }
@@ -230,6 +265,9 @@ mod tests {
         let text = report().markdown();
         assert!(text.contains("| lone | 4.40 | 4.00 |  |  |  |  |  |"), "{text}");
         assert!(text.contains("| ws | 9.00 | 4.00 |"), "{text}");
+        assert!(text.contains("- ws failed: it is lost"), "{text}");
+        assert!(text.contains("- ws (ws 1.2): one process."), "{text}");
+        assert_eq!(text.matches("| nchan |").count(), 1, "it has no echo: {text}");
         assert!(text.contains("- Bun is absent: npm has no such package"), "{text}");
     }
 
@@ -247,7 +285,9 @@ mod tests {
     fn figures_are_json_too() {
         let value: Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!(value["cases"][0]["figures"]["cpu_ns"], 4_400.0);
-        assert_eq!(value["servers"][2]["absent"], "npm has no such package");
+        assert_eq!(value["servers"][1]["figures"][1]["failed"], "it is lost");
+        assert_eq!(value["servers"][1]["versions"], "ws 1.2");
+        assert_eq!(value["servers"][3]["absent"], "npm has no such package");
     }
 
     #[test]

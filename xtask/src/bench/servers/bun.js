@@ -17,3 +17,4 @@ const server = Bun.serve({
   },
 });
 console.log(JSON.stringify({ port: server.port }));
+process.stdin.on("end", () => process.exit()).resume();

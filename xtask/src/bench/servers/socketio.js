@@ -13,3 +13,4 @@ const server = http.createServer((request, response) => {
 });
 const sockets = new Server(server, { perMessageDeflate: false, pingInterval: 3_600_000, pingTimeout: 3_600_000 });
 server.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: server.address().port })));
+process.stdin.on("end", () => process.exit()).resume();

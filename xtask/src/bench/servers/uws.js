@@ -24,3 +24,4 @@ app.post("/pub", (response) => {
 app.listen("127.0.0.1", 0, (listening) => {
   console.log(JSON.stringify({ port: uws.us_socket_local_port(listening) }));
 });
+process.stdin.on("end", () => process.exit()).resume();

@@ -19,3 +19,4 @@ sockets.on("connection", (client) => {
   client.on("message", (payload, binary) => client.send(payload, { binary }));
 });
 server.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: server.address().port })));
+process.stdin.on("end", () => process.exit()).resume();
