@@ -22,7 +22,6 @@ use crate::workspace::{Build, Workspace};
 
 /// What is measured.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Bench {
     /// Only what a change should look at: less than five minutes
     #[arg(long)]
