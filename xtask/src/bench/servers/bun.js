@@ -2,6 +2,8 @@
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: 0,
+  // The publisher's connection is idle while messages are on their way.
+  idleTimeout: 0,
   async fetch(request, server) {
     if (server.upgrade(request)) return;
     server.publish("all", await request.text());

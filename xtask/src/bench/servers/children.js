@@ -97,5 +97,6 @@ async function end(code, why) {
 process.stdin.on("end", () => end(0)).resume();
 process.on("SIGTERM", () => end(0));
 process.on("unhandledRejection", (error) => end(1, error));
+process.on("uncaughtException", (error) => end(1, error));
 
 module.exports = { freePort, listening, ready, run };

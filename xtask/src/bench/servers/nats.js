@@ -43,6 +43,8 @@ websocket {
       response.end("ok");
     });
   });
+  // The publisher's connection is idle while messages are on their way.
+  server.keepAliveTimeout = 3_600_000;
   server.listen(0, "127.0.0.1", () => ready({ port, publish_port: server.address().port, pid }));
 }
 

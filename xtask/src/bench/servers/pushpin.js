@@ -164,6 +164,8 @@ connection_subscription_max=20
       last.then(() => response.end("ok"));
     });
   });
+  // The connection is idle while messages are on their way.
+  publisher.keepAliveTimeout = 3_600_000;
   await new Promise((resolve) => publisher.listen(0, "127.0.0.1", resolve));
   ready({ port, publish_port: publisher.address().port, pid });
 }

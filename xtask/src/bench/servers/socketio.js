@@ -11,6 +11,8 @@ const server = http.createServer((request, response) => {
     response.end("ok");
   });
 });
+// The publisher's connection is idle while messages are on their way.
+server.keepAliveTimeout = 3_600_000;
 const sockets = new Server(server, { perMessageDeflate: false, pingInterval: 3_600_000, pingTimeout: 3_600_000 });
 server.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: server.address().port })));
 process.stdin.on("end", () => process.exit()).resume();

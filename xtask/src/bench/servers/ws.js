@@ -13,6 +13,8 @@ const server = http.createServer((request, response) => {
     response.end("ok");
   });
 });
+// The publisher's connection is idle while messages are on their way.
+server.keepAliveTimeout = 3_600_000;
 const sockets = new WebSocketServer({ server, perMessageDeflate: false });
 sockets.on("connection", (client) => {
   client.on("error", () => {});
