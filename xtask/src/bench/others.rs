@@ -174,12 +174,22 @@ impl Ready {
     }
 }
 
-/// Returns what an error comes to in a line. A benchmark that fails has printed it first.
+/// Returns what an error comes to in a line. A benchmark that fails has printed it first, with its causes in lines of their own.
 fn reason(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let text = text.trim_start_matches([':', ' ', '\n']);
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("Error: ").unwrap_or(line).to_owned()
+    let Some(failed) = text.strip_prefix("Error: ") else {
+        return text.lines().next().unwrap_or_default().to_owned();
+    };
+    let (first, rest) = failed.split_once('\n').unwrap_or((failed, ""));
+    let causes = rest.trim_start().strip_prefix("Caused by:\n").unwrap_or_default();
+    let causes = causes.lines().take_while(|line| line.starts_with(' '));
+    let numbered = |character: char| character.is_ascii_digit() || " :".contains(character);
+    [first]
+        .into_iter()
+        .chain(causes.map(|cause| cause.trim_start_matches(numbered)))
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// How long a server may take to start.
@@ -207,7 +217,7 @@ mod tests {
         let mut compared = Compared::new("x", "", String::new());
         compared.add(0, figures(1.0));
         compared.add(1, figures(1.0));
-        let log = "Error: 5 of 6 deliveries came\n\nCaused by:\n    it was closed\n";
+        let log = "Error: 5 of 6 deliveries came\n\nCaused by:\n    0: it failed\n    1: it was closed\n\nStack";
         compared.add(1, Err(anyhow!("it failed").context(log)));
         compared.add(0, figures(2.0));
         compared.add(1, figures(2.0));
@@ -217,7 +227,8 @@ mod tests {
             cells[0],
             ("lone", figures(2.0).map_err(|error: anyhow::Error| error.to_string()))
         );
-        assert_eq!(cells[1].1, Err("5 of 6 deliveries came".to_owned()));
+        assert_eq!(cells[1].1, Err("5 of 6 deliveries came: it failed: it was closed".to_owned()));
+        assert_eq!(reason(&anyhow!("Error: it ended\n: it failed")), "it ended");
         assert_eq!(reason(&anyhow!("it did not end").context("")), "it did not end");
     }
 }

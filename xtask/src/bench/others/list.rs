@@ -99,7 +99,7 @@ pub(super) const COMPARISONS: [Comparison; 6] = [
     Comparison {
         name: "to an upstream and back",
         kind: Kind::Upstream,
-        arguments: "webhook --rounds=2 --messages=20000",
+        arguments: "webhook --rounds=2 --messages=10000",
     },
 ];
 
