@@ -10,6 +10,7 @@ mod gate;
 mod lease;
 mod listener;
 mod outcome;
+mod payload;
 mod request;
 mod resolver;
 mod targets;
@@ -39,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::answer::Wanted;
-use self::client::Http;
+use self::client::{Http, Versions};
 use self::course::{Failure, Policy, Retries};
 use self::gate::{Gate, Purpose};
 use self::listener::{Dropped, Listeners, Waiting};
@@ -493,7 +494,7 @@ impl Upstream {
                 };
                 return (Either::Left(answer), Either::Left(written));
             }
-            let (head, written) = self.0.http.send(request);
+            let (head, written) = self.0.http.send(request, Versions::of(&call.dialect));
             let answer = async { answer::read(head.await?, wanted).await.map_err(Failure::Final) };
             (Either::Right(answer), Either::Right(written))
         };

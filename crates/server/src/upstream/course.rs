@@ -50,7 +50,7 @@ pub(super) enum Passing {
 /// What may be sent again at once, or after a short pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Repetition {
-    /// What never went out.
+    /// What never went out, or was never begun with.
     Unsent,
     /// Also what crossed the close of an idle connection.
     Crossed,
@@ -82,9 +82,12 @@ impl Policy {
 /// What went wrong with an attempt, by what may be done about it.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The pool gave a connection that the upstream had closed, or the tunnel ended; not a byte of the request went out. Every call may
-    /// try another one.
+    /// The pool gave a connection that the upstream had closed, or was closing and says that it has not begun with the request; or the
+    /// tunnel ended before a byte of the request went out. Every call may try another one.
     Unsent(CallError),
+    /// The upstream said, at once or as it closed a new connection, that it has not begun with the request. Every call may try again,
+    /// after a pause.
+    Refused(CallError),
     /// The pool gave a connection that the upstream was closing; no byte of an answer came.
     Crossed(CallError),
     /// The upstream could not be reached, or broke off before the first byte of an answer.
@@ -97,6 +100,7 @@ impl Failure {
     fn into_error(self) -> CallError {
         match self {
             Self::Unsent(error)
+            | Self::Refused(error)
             | Self::Crossed(error)
             | Self::Silent(error)
             | Self::Final(error) => error,
@@ -159,6 +163,7 @@ where
         };
         let (needed, pause_now) = match &failure {
             Failure::Unsent(_) => (Repetition::Unsent, Duration::ZERO),
+            Failure::Refused(_) => (Repetition::Unsent, pause),
             Failure::Crossed(_) => (Repetition::Crossed, Duration::ZERO),
             Failure::Silent(_) => (Repetition::Silent, pause),
             Failure::Final(_) => return Err(failure.into_error()),
@@ -393,6 +398,20 @@ mod tests {
             };
             assert!(run(user(true), attempt, pending::<()>).await.is_err());
             assert_eq!(*attempts.0.borrow(), vec![0; attempts_made]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_upstream_has_not_begun_with_is_sent_again_after_growing_pauses() {
+        for policy in [user(true), user(false), notice(), connect()] {
+            let attempts = Attempts::default();
+            let attempt = || {
+                attempts.note();
+                (ready(Err::<(), _>(Failure::Refused(CallError::GivenUp))), pending())
+            };
+            assert!(run(policy, attempt, pending::<()>).await.is_err());
+            let times = attempts.0.into_inner();
+            assert_eq!(times[..5], [0, 50, 150, 350, 750], "{policy:?}");
         }
     }
 

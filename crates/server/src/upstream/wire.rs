@@ -1,25 +1,23 @@
-//! The connections to upstreams, which tell how far a request has come: hyper says neither when it was fully written nor whether any
-//! byte of an answer came.
+//! The connections to upstreams, which tell how far they have come: hyper does not say whether any byte of an answer came.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Extensions, Uri};
+use http::{Extensions, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{
-    CaptureConnection, Connected, Connection, HttpConnector,
-};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tower::{BoxError, Service};
 
+use super::client::Versions;
 use super::resolver::Resolver;
 
 /// How long one TCP connection may take to come about.
@@ -36,32 +34,43 @@ type Stream = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
 #[derive(Debug)]
 pub(super) struct Wire<Stream> {
     stream: Stream,
-    turn: Turn,
-    told: watch::Sender<Turn>,
+    is_http2: bool,
+    told: Told,
 }
 
-/// One request and its answer, as far as they have come. The next turn begins with the next request's first byte.
+/// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// Which turn of the connection, from 1; 0 before the first.
-    number: u64,
-    written_bytes: u64,
-    /// Everything hyper has handed over is with the kernel.
-    is_flushed: bool,
-    /// A byte of an answer came.
-    is_answered: bool,
+pub(super) enum Turn {
+    /// No request has gone out. Over HTTP/2, where many go out at once: none was answered.
+    Unused,
+    /// The first request goes out, or has gone out. No byte of its answer came.
+    First,
+    /// The last request was answered, at least by a byte. Over HTTP/2: some request was.
+    Answered,
+    /// After one that was answered, another request goes out, or has gone out. No byte of its answer came.
+    Later,
 }
 
-/// What the connection of a request tells, once there is one.
-#[derive(Debug, Clone)]
-struct Told(watch::Receiver<Turn>);
+/// What a connection tells. It is written by one task at a time, and read when hyper has told, in order, that a request has failed.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    has_answered: AtomicBool,
+    is_asked: AtomicBool,
+}
 
 impl Connector {
-    /// Returns a connector that believes certificates of `roots`.
+    /// Returns a connector that believes certificates of `roots` and offers `versions`.
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(super) fn new(resolver: Resolver, roots: RootCertStore) -> io::Result<Self> {
+    pub(super) fn new(
+        resolver: Resolver,
+        roots: RootCertStore,
+        versions: Versions,
+    ) -> io::Result<Self> {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -72,8 +81,11 @@ impl Connector {
             .map_err(io::Error::other)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
-        Ok(Self(builder.https_or_http().enable_http1().wrap_connector(tcp)))
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        Ok(Self(match versions {
+            Versions::Http1 => builder.enable_http1().wrap_connector(tcp),
+            Versions::Negotiated => builder.enable_all_versions().wrap_connector(tcp),
+        }))
     }
 }
 
@@ -88,71 +100,65 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
-        Box::pin(async { Ok(TokioIo::new(Wire::new(TokioIo::new(connecting.await?)))) })
+        Box::pin(async {
+            let stream = connecting.await?;
+            let is_http2 = stream.connected().is_negotiated_h2();
+            Ok(TokioIo::new(Wire::new(TokioIo::new(stream), is_http2)))
+        })
     }
 }
 
-/// Ready when a request with `body_bytes` of payload, sent over the captured connection, is with the kernel. Never ready when that does
-/// not come about.
-pub(super) async fn written(mut captured: CaptureConnection, body_bytes: u64) {
-    let told = told(captured.wait_for_connection_metadata().await.as_ref());
-    if let Some(Told(mut turn)) = told
-        && turn.wait_for(|turn| turn.is_written(body_bytes)).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
-}
-
-/// Returns how far a request that has failed had come; `None` if it never had a connection.
-pub(super) fn turn(captured: &CaptureConnection) -> Option<Turn> {
-    told(captured.connection_metadata().as_ref()).map(|Told(turn)| *turn.borrow())
-}
-
-fn told(connected: Option<&Connected>) -> Option<Told> {
+/// Returns how far a connection has come.
+pub(super) fn turn(connected: &Connected) -> Turn {
     let mut extensions = Extensions::new();
-    connected?.get_extras(&mut extensions);
-    extensions.remove()
+    connected.get_extras(&mut extensions);
+    extensions.get::<Told>().map_or(Turn::Unused, Told::turn)
 }
 
-impl Turn {
-    /// Returns whether a request with `body_bytes` of payload is with the kernel, and its answer has not begun. hyper gives the head and
-    /// the body, which is one piece, into one buffer and flushes when that is empty.
-    const fn is_written(self, body_bytes: u64) -> bool {
-        !self.is_answered && self.is_flushed && body_bytes < self.written_bytes
+/// Notes an answer over HTTP/2, whose requests the connection itself cannot tell apart.
+pub(super) fn note_answer<B>(response: &Response<B>) {
+    if response.version() == http::Version::HTTP_2
+        && let Some(told) = response.extensions().get::<Told>()
+    {
+        told.note_answer();
+    }
+}
+
+impl Told {
+    fn turn(&self) -> Turn {
+        let has_answered = self.0.has_answered.load(Ordering::Relaxed);
+        match (has_answered, self.is_asked()) {
+            (false, false) => Turn::Unused,
+            (false, true) => Turn::First,
+            (true, false) => Turn::Answered,
+            (true, true) => Turn::Later,
+        }
     }
 
-    /// Returns whether a byte of an answer came.
-    pub(super) const fn is_answered(self) -> bool {
-        self.is_answered
+    fn is_asked(&self) -> bool {
+        self.0.is_asked.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the connection has served an earlier request and gave no byte in answer to this one: an upstream may close an
-    /// idle connection at any moment, and when that crosses a request, the kernel takes what nobody will read (RFC 9112, section 9.5).
-    /// `is_returned`: hyper has given the request back, so that it has not begun a turn.
-    pub(super) const fn is_stale(self, is_returned: bool) -> bool {
-        if is_returned { 0 < self.number } else { 1 < self.number && !self.is_answered }
+    fn note_request(&self) {
+        self.0.is_asked.store(true, Ordering::Relaxed);
+    }
+
+    fn note_answer(&self) {
+        self.0.has_answered.store(true, Ordering::Relaxed);
+        self.0.is_asked.store(false, Ordering::Relaxed);
     }
 }
 
 impl<Stream> Wire<Stream> {
-    fn new(stream: Stream) -> Self {
-        let turn = Turn { number: 0, written_bytes: 0, is_flushed: true, is_answered: true };
-        Self { stream, turn, told: watch::Sender::new(turn) }
+    fn new(stream: Stream, is_http2: bool) -> Self {
+        Self { stream, is_http2, told: Told::default() }
     }
 
-    fn begin_write(&mut self) {
-        if self.turn.is_answered {
-            let number = self.turn.number + 1;
-            self.turn = Turn { number, written_bytes: 0, is_flushed: false, is_answered: false };
-            self.told.send_replace(self.turn);
+    /// Over HTTP/1.1 a connection has one request at a time: what is written belongs to it, what is read to its answer.
+    fn note_write(&self) {
+        if !self.is_http2 {
+            self.told.note_request();
         }
-    }
-
-    fn end_write(&mut self, count: usize) {
-        self.turn.written_bytes += count as u64;
-        self.turn.is_flushed = false;
-        self.told.send_replace(self.turn);
     }
 }
 
@@ -164,9 +170,9 @@ impl<Stream: AsyncRead + Unpin> AsyncRead for Wire<Stream> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if before < buffer.filled().len() && !self.turn.is_answered {
-            self.turn.is_answered = true;
-            self.told.send_replace(self.turn);
+        // What comes unasked is no answer.
+        if before < buffer.filled().len() && !self.is_http2 && self.told.is_asked() {
+            self.told.note_answer();
         }
         Poll::Ready(Ok(()))
     }
@@ -178,10 +184,8 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Wire<Stream> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.begin_write();
-        let count = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.end_write(count);
-        Poll::Ready(Ok(count))
+        self.note_write();
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -189,10 +193,8 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Wire<Stream> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.begin_write();
-        let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, pieces))?;
-        self.end_write(count);
-        Poll::Ready(Ok(count))
+        self.note_write();
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -200,12 +202,7 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Wire<Stream> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        if !self.turn.is_flushed {
-            self.turn.is_flushed = true;
-            self.told.send_replace(self.turn);
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -215,7 +212,8 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Wire<Stream> {
 
 impl<Stream> Connection for Wire<Stream> {
     fn connected(&self) -> Connected {
-        Connected::new().extra(Told(self.told.subscribe()))
+        let connected = Connected::new().extra(self.told.clone());
+        if self.is_http2 { connected.negotiated_h2() } else { connected }
     }
 }
 
@@ -225,69 +223,65 @@ mod tests {
 
     use super::*;
 
-    fn pair(buffer_bytes: usize) -> (Wire<DuplexStream>, watch::Receiver<Turn>, DuplexStream) {
-        let (ours, theirs) = duplex(buffer_bytes);
-        let wire = Wire::new(ours);
-        let turn = wire.told.subscribe();
-        (wire, turn, theirs)
+    fn pair(is_http2: bool) -> (Wire<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(64);
+        (Wire::new(ours, is_http2), theirs)
     }
 
-    #[tokio::test]
-    async fn a_request_is_written_when_all_of_it_is_flushed() {
-        let (mut wire, turn, mut theirs) = pair(8);
-        assert!(!turn.borrow().is_written(0), "nothing was begun");
-        wire.write_all(b"12345678").await.unwrap();
-        assert!(!turn.borrow().is_written(4));
-        wire.flush().await.unwrap();
-        assert!(turn.borrow().is_written(4));
-        assert!(!turn.borrow().is_written(8), "a head alone is no request");
-        theirs.read_exact(&mut [0; 8]).await.unwrap();
-        wire.write_all(b"9").await.unwrap();
-        wire.flush().await.unwrap();
-        assert!(turn.borrow().is_written(8));
+    fn turn(wire: &Wire<DuplexStream>) -> Turn {
+        super::turn(&wire.connected())
     }
 
     #[tokio::test]
     async fn an_answer_ends_the_turn_and_the_next_request_begins_another() {
-        let (mut wire, turn, mut theirs) = pair(64);
+        let (mut wire, mut theirs) = pair(false);
+        assert_eq!(turn(&wire), Turn::Unused);
         wire.write_all(b"first").await.unwrap();
         wire.flush().await.unwrap();
-        assert!(!turn.borrow().is_answered());
-        theirs.write_all(b"a").await.unwrap();
-        wire.read_u8().await.unwrap();
-        assert!(turn.borrow().is_answered());
-        assert!(!turn.borrow().is_written(0), "what was written belongs to the earlier request");
-        wire.write_all(b"second").await.unwrap();
-        assert!(!turn.borrow().is_answered());
-        assert_eq!(turn.borrow().number, 2);
-        assert_eq!(turn.borrow().written_bytes, 6);
-    }
-
-    #[tokio::test]
-    async fn only_a_connection_that_has_served_before_is_stale() {
-        let (mut wire, turn, theirs) = pair(64);
-        assert!(!turn.borrow().is_stale(true), "a new connection that is closed at once");
-        wire.write_all(b"first").await.unwrap();
-        assert!(!turn.borrow().is_stale(false));
-        let mut theirs = theirs;
-        theirs.write_all(b"a").await.unwrap();
-        wire.read_u8().await.unwrap();
-        assert!(turn.borrow().is_stale(true), "hyper gave the second request back");
-        assert!(!turn.borrow().is_stale(false), "the first had an answer");
-        drop(theirs);
-        wire.write_all(b"second").await.unwrap_err();
-        assert!(turn.borrow().is_stale(false), "the second was not taken");
-    }
-
-    #[tokio::test]
-    async fn a_request_that_crossed_the_close_is_stale_until_a_byte_of_its_answer_came() {
-        let (mut wire, turn, mut theirs) = pair(64);
-        wire.write_all(b"first").await.unwrap();
+        assert_eq!(turn(&wire), Turn::First);
         theirs.write_all(b"ab").await.unwrap();
         wire.read_u8().await.unwrap();
-        wire.write_all(b"second").await.unwrap();
-        assert!(turn.borrow().is_stale(false), "it was taken, perhaps by nobody");
+        assert_eq!(turn(&wire), Turn::Answered);
         wire.read_u8().await.unwrap();
-        assert!(!turn.borrow().is_stale(false));
+        assert_eq!(turn(&wire), Turn::Answered);
+        wire.write_all(b"second").await.unwrap();
+        assert_eq!(turn(&wire), Turn::Later, "it was taken, perhaps by nobody");
+        theirs.write_all(b"c").await.unwrap();
+        wire.read_u8().await.unwrap();
+        assert_eq!(turn(&wire), Turn::Answered);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_taken_has_its_turn() {
+        let (mut wire, mut theirs) = pair(false);
+        wire.write_all(b"first").await.unwrap();
+        theirs.write_all(b"a").await.unwrap();
+        wire.read_u8().await.unwrap();
+        drop(theirs);
+        wire.write_all(b"second").await.unwrap_err();
+        assert_eq!(turn(&wire), Turn::Later);
+    }
+
+    #[tokio::test]
+    async fn what_comes_unasked_is_no_answer() {
+        let (mut wire, mut theirs) = pair(false);
+        theirs.write_all(b"a").await.unwrap();
+        wire.read_u8().await.unwrap();
+        assert_eq!(turn(&wire), Turn::Unused);
+    }
+
+    #[tokio::test]
+    async fn over_http2_bytes_belong_to_no_request() {
+        let (mut wire, mut theirs) = pair(true);
+        assert!(wire.connected().is_negotiated_h2());
+        wire.write_all(b"settings").await.unwrap();
+        theirs.write_all(b"s").await.unwrap();
+        wire.read_u8().await.unwrap();
+        assert_eq!(turn(&wire), Turn::Unused);
+        let mut response = Response::new(());
+        *response.version_mut() = http::Version::HTTP_2;
+        wire.connected().get_extras(response.extensions_mut());
+        note_answer(&response);
+        assert_eq!(turn(&wire), Turn::Answered);
     }
 }
