@@ -28,10 +28,10 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// How long an HTTP/2 connection with calls on it may be silent before it is asked for a sign of life, so that one which has died
 /// unnoticed does not take all calls with it.
-const PING_PAUSE: Duration = Duration::from_secs(20);
+pub(super) const PING_PAUSE: Duration = Duration::from_secs(20);
 
 /// How long that sign may take.
-const PING_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const PING_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of one answer over HTTP/2 that may be on their way unread.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;

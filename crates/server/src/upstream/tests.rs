@@ -3,6 +3,7 @@
 mod answers;
 mod cloud_events;
 mod crowds;
+mod http2;
 mod listeners;
 mod notices;
 mod preview;
@@ -21,7 +22,7 @@ use hookwire_proto::handler::{EventHandler, EventPattern, SystemEvents};
 use hookwire_proto::message::Message;
 use hookwire_proto::name::{ConnectionId, UserId};
 use hookwire_proto::signature;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -42,8 +43,8 @@ struct Caller {
 }
 
 /// The end of a connection that an upstream holds.
-struct Peer {
-    socket: TcpStream,
+struct Peer<Socket = TcpStream> {
+    socket: Socket,
     buffer: Vec<u8>,
 }
 
@@ -53,9 +54,17 @@ impl Caller {
     }
 
     async fn refusing(limits: UpstreamLimits, refused: Vec<AddressRange>) -> Self {
+        Self::with(limits, refused, RootCertStore::empty()).await
+    }
+
+    async fn with(
+        limits: UpstreamLimits,
+        refused: Vec<AddressRange>,
+        roots: RootCertStore,
+    ) -> Self {
         let keys = KEYS.map(|key| AccessKey::parse(key).unwrap()).to_vec();
         let (log, tunnels) = (EventLog::new(1_000), Tunnels::default());
-        let (origin, roots) = (ORIGIN.to_owned(), RootCertStore::empty());
+        let origin = ORIGIN.to_owned();
         let upstream = Upstream::new(limits, refused, roots, keys, origin, log, tunnels);
         let upstream = upstream.await.unwrap();
         let (report, inputs) = mpsc::unbounded_channel();
@@ -129,7 +138,7 @@ impl Caller {
 
 impl Peer {
     async fn accept(listener: &TcpListener) -> Self {
-        Self { socket: listener.accept().await.unwrap().0, buffer: Vec::new() }
+        Self::new(listener.accept().await.unwrap().0)
     }
 
     /// Accepts a connection and says on it that events are wanted.
@@ -139,6 +148,12 @@ impl Peer {
         assert!(head.starts_with("OPTIONS "), "{head}");
         peer.write(WELCOME).await;
         peer
+    }
+}
+
+impl<Socket: AsyncRead + AsyncWrite + Unpin> Peer<Socket> {
+    fn new(socket: Socket) -> Self {
+        Self { socket, buffer: Vec::new() }
     }
 
     /// Reads one request: its head as it came, and its body.

@@ -22,6 +22,31 @@ async fn a_message_passes_and_its_late_answer_is_delivered() {
 }
 
 #[tokio::test]
+async fn a_message_that_nobody_reads_does_not_pass() {
+    let (listener, url) = listen().await;
+    let mut caller = Caller::new(UpstreamLimits::default()).await;
+    // More than the kernel takes.
+    caller.begin(&url, message(&"a".repeat(64 * 1024 * 1024)));
+    let peer = Peer::accept(&listener).await;
+    peer.socket.readable().await.unwrap();
+    tokio::time::pause();
+    assert_eq!(reason(caller.end().await.1), "no complete answer within 60s");
+    tokio::time::resume();
+    drop(peer);
+}
+
+#[tokio::test]
+async fn an_empty_message_passes() {
+    let (listener, url) = listen().await;
+    let mut caller = Caller::new(UpstreamLimits::default()).await;
+    let id = caller.begin(&url, message(""));
+    let mut peer = Peer::accept(&listener).await;
+    peer.request().await;
+    tokio::time::pause();
+    assert_eq!(caller.passed().await, id);
+}
+
+#[tokio::test]
 async fn an_answer_that_drips_passes_and_ends_in_time() {
     let (listener, url) = listen().await;
     let mut caller = Caller::new(UpstreamLimits::default()).await;
