@@ -65,7 +65,7 @@ const SIZES: [u64; 4] = [20, 128, 4_096, 65_536];
 const ROUND_BYTES_MAX: u64 = 4 << 30;
 
 /// Group, name, arguments, and whether a change should look at it.
-const OTHERS: [(&str, &str, &str, bool); 29] = [
+const OTHERS: [(&str, &str, &str, bool); 30] = [
     ("Whom a message concerns", "one group of 1,000", "fanout --to=group", false),
     (
         "Whom a message concerns",
@@ -98,6 +98,12 @@ const OTHERS: [(&str, &str, &str, bool); 29] = [
         false,
     ),
     ("Webhook round trips", "CloudEvents, 64 clients", "webhook --rounds=3", true),
+    (
+        "Webhook round trips",
+        "CloudEvents by HTTP/2, 64 clients",
+        "webhook --http2 --rounds=3",
+        false,
+    ),
     ("Webhook round trips", "preview, 64 clients", "webhook --dialect=preview --rounds=3", false),
     ("Webhook round trips", "CloudEvents at 10,000/s", "webhook --rate=10000 --rounds=3", false),
     ("An idle connection", "simple", "idle", true),

@@ -2,6 +2,7 @@
 //! else.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +12,9 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -21,10 +23,17 @@ use super::child::{Child, Run};
 use super::meter::Meter;
 use super::process::pin;
 use super::report::per;
+use super::target::believing;
 use super::wire::Head;
 
 /// How long one round may take.
 const ROUND_TIME_MAX: Duration = Duration::from_mins(10);
+
+/// As the service has them, over HTTP/2.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const PING_PAUSE: Duration = Duration::from_secs(20);
+const PING_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What hyper adds to every request by itself.
 const ADDED: &str = "content-length";
@@ -35,6 +44,9 @@ pub(crate) struct ClientFloorArguments {
     /// Where it posts to
     #[arg(long)]
     url: Uri,
+    /// Believe this authority, and speak HTTP/2 over TLS
+    #[arg(long, value_name = "FILE")]
+    authority: Option<PathBuf>,
     /// A header of every request: `name: value`
     #[arg(long)]
     header: Vec<String>,
@@ -57,9 +69,10 @@ pub(super) struct ClientFloor {
 }
 
 impl ClientFloor {
-    /// Starts a child that posts what `sample` is, so many at once.
+    /// Starts a child that posts what `sample` is, so many at once; by HTTP/2 if the upstream's certificate has an authority.
     pub(super) fn start(
         url: &str,
+        authority: Option<&Path>,
         sample: &[u8],
         callers: usize,
         core: Option<usize>,
@@ -74,6 +87,7 @@ impl ClientFloor {
         ];
         let kept = head.headers().filter(|(name, _)| !name.eq_ignore_ascii_case(ADDED));
         arguments.extend(kept.map(|(name, value)| format!("--header={name}: {value}")));
+        arguments.extend(authority.map(|file| format!("--authority={}", file.display())));
         arguments.extend(core.map(|core| format!("--core={core}")));
         let child = Child::start(&arguments, run)?;
         Ok(Self { meter: child.meter(), child })
@@ -101,18 +115,39 @@ pub(super) async fn run(arguments: ClientFloorArguments) -> anyhow::Result<ExitC
         headers.append(name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
     }
     let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
     connector.set_nodelay(true);
-    let client = Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(Duration::from_secs(4))
-        .pool_timer(TokioTimer::new())
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_idle_timeout(Duration::from_secs(4)).pool_timer(TokioTimer::new());
+    let body = Bytes::from(vec![b'x'; arguments.size]);
+    let (url, unsent) = (arguments.url, AtomicU64::new(0));
+    let Some(authority) = arguments.authority else {
+        let client = builder.build(connector);
+        return obey(Post { client, url, headers, body, unsent }, arguments.callers).await;
+    };
+    let authority = std::fs::read_to_string(&authority)
+        .with_context(|| format!("{} cannot be read", authority.display()))?;
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(believing(&authority)?)
+        .https_only()
+        .enable_http2()
+        .wrap_connector(connector);
+    let client = builder
+        .timer(TokioTimer::new())
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(PING_PAUSE)
+        .http2_keep_alive_timeout(PING_TIME_MAX)
         .build(connector);
-    let post = Arc::new(Post {
-        client,
-        url: arguments.url,
-        headers,
-        body: Bytes::from(vec![b'x'; arguments.size]),
-        unsent: AtomicU64::new(0),
-    });
+    obey(Post { client, url, headers, body, unsent }, arguments.callers).await
+}
+
+/// Posts as often as each line of the input says, until it ends.
+async fn obey<C>(post: Post<C>, callers: usize) -> anyhow::Result<ExitCode>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let post = Arc::new(post);
     tell(&json!({}))?;
     loop {
         let order = tokio::task::spawn_blocking(|| {
@@ -125,11 +160,11 @@ pub(super) async fn run(arguments: ClientFloorArguments) -> anyhow::Result<ExitC
         }
         let count: u64 = line.trim().parse().context("an order is a number")?;
         post.unsent.store(count, Ordering::Relaxed);
-        let mut callers = JoinSet::new();
-        for _ in 0..arguments.callers {
-            callers.spawn(post.clone().post_all());
+        let mut posting = JoinSet::new();
+        for _ in 0..callers {
+            posting.spawn(post.clone().post_all());
         }
-        while let Some(caller) = callers.join_next().await {
+        while let Some(caller) = posting.join_next().await {
             caller??;
         }
         tell(&json!({ "done": count }))?;
@@ -144,8 +179,8 @@ fn tell(line: &serde_json::Value) -> anyhow::Result<()> {
 }
 
 /// What is posted, and where.
-struct Post {
-    client: Client<HttpConnector, Full<Bytes>>,
+struct Post<C> {
+    client: Client<C, Full<Bytes>>,
     url: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -153,7 +188,10 @@ struct Post {
     unsent: AtomicU64,
 }
 
-impl Post {
+impl<C> Post<C>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     /// Posts one after the other while there are some left.
     async fn post_all(self: Arc<Self>) -> anyhow::Result<()> {
         let take = |left: u64| left.checked_sub(1);

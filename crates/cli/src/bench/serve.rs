@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,9 @@ pub(crate) struct ServerArguments {
     /// Speak TLS at a second port
     #[arg(long, hide = true)]
     tls: bool,
+    /// Believe upstreams whose certificates this authority vouches for
+    #[arg(long, hide = true, value_name = "FILE")]
+    upstream_authority: Option<PathBuf>,
     /// Run on this core alone
     #[arg(long, hide = true)]
     core: Option<usize>,
@@ -68,6 +72,7 @@ pub(super) async fn run(
     let mut config = Config::for_one_machine(arguments.listen, AccessKey::parse(&key)?, &folder);
     config.echo = echo;
     config.shards = arguments.shards;
+    config.upstream_ca_files.extend(arguments.upstream_authority);
     let shipped = config.limits.message_bytes_max;
     let most = arguments.message_bytes_max.unwrap_or(if echo { ECHO_BYTES_MAX } else { shipped });
     config.limits.message_bytes_max = most;

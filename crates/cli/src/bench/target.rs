@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -133,6 +134,16 @@ impl TargetArguments {
 
     /// Starts or finds the service. `connections` of this process will be open at once, and as many in the service.
     pub(super) fn open(&self, connections: usize, run: Run<'_>) -> anyhow::Result<Target> {
+        self.open_before(None, connections, run)
+    }
+
+    /// The same. A service that is started believes an upstream that speaks TLS.
+    pub(super) fn open_before(
+        &self,
+        upstream: Option<&Upstream>,
+        connections: usize,
+        run: Run<'_>,
+    ) -> anyhow::Result<Target> {
         allow_open_files(connections as u64 + OTHER_FILES)?;
         let hub = format!("bench{:016x}", u64::from_be_bytes(random()?));
         if let Some(connection_string) = &self.connection_string {
@@ -142,15 +153,23 @@ impl TargetArguments {
             target.meter = target.process.map(Meter::Cpu);
             return Ok(target);
         }
-        self.start(&hub, run, "127.0.0.1:0".parse()?)
+        self.start(&hub, run, "127.0.0.1:0".parse()?, upstream.and_then(Upstream::authority))
     }
 
     /// Starts a service at an address.
-    fn start(&self, hub: &str, run: Run<'_>, listen: SocketAddr) -> anyhow::Result<Target> {
+    fn start(
+        &self,
+        hub: &str,
+        run: Run<'_>,
+        listen: SocketAddr,
+        authority: Option<&Path>,
+    ) -> anyhow::Result<Target> {
         let listen = format!("--listen={listen}");
+        let authority = authority.map(|file| format!("--upstream-authority={}", file.display()));
         let further = [(self.tls, "--tls"), (self.compression, "--compression")];
         let further = further.iter().filter_map(|(is_set, name)| is_set.then_some(*name));
-        let further: Vec<_> = further.chain([listen.as_str()]).collect();
+        let further: Vec<_> =
+            further.chain([listen.as_str()]).chain(authority.as_deref()).collect();
         let (child, core) = start("server", self.shards, self.pin, run, &further)?;
         let secure = self.tls.then(|| secure(&child)).transpose()?;
         let connection_string = child.told("connection_string")?.to_owned();
@@ -162,7 +181,7 @@ impl TargetArguments {
     pub(super) fn start_again(&self, target: Target, run: Run<'_>) -> anyhow::Result<Target> {
         let Target { child, address, service, .. } = target;
         child.context("the service was not started here")?.wait()?;
-        self.start(service.hub().as_str(), run, address)
+        self.start(service.hub().as_str(), run, address, None)
     }
 }
 
@@ -359,15 +378,20 @@ fn sum(metrics: &str, name: &str) -> Option<u64> {
 
 /// Returns where a child speaks TLS, and how its clients do: each with a whole handshake.
 fn secure(child: &Child) -> anyhow::Result<(SocketAddr, Arc<ClientConfig>)> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(child.told("authority")?.as_bytes())?)?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = believing(child.told("authority")?)?;
     config.resumption = Resumption::disabled();
     Ok((child.told("secure_listen")?.parse()?, Arc::new(config)))
+}
+
+/// Returns how a client speaks TLS that believes an authority, whose certificate is given in PEM, and nobody else.
+pub(super) fn believing(authority: &str) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// Returns where the host of an `http` or `ws` URL is, and its name with the port.

@@ -1,14 +1,18 @@
 //! An upstream that lets everybody in and sends messages back, for both dialects. It gives each client of the preview a user of its own
-//! and tells it its connection id as the first message.
+//! and tells it its connection id as the first message. For Web PubSub it speaks HTTP/2 as well.
+
+mod http2;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::Context;
 
+use self::http2::Certificate;
 use super::wire::Head;
 
 /// Connections at once, from the service, which promises at most 1,024, and from the floor of webhooks.
@@ -24,6 +28,8 @@ const KEPT_HEADERS: [&str; 3] = ["x-asrs-client-query", "x-asrs-user-claims", "x
 #[derive(Debug)]
 pub(super) struct Upstream {
     address: SocketAddr,
+    /// If it speaks TLS.
+    certificate: Option<Certificate>,
     shared: Arc<Shared>,
 }
 
@@ -39,6 +45,25 @@ struct Shared {
 impl Upstream {
     /// Starts it. Unless it `names_users`, tokens must.
     pub(super) fn start(names_users: bool) -> anyhow::Result<Self> {
+        Self::start_with(names_users, None, |listener, shared| accept(&listener, &shared))
+    }
+
+    /// Starts one of Web PubSub that speaks HTTP/2 over TLS.
+    pub(super) fn start_http2() -> anyhow::Result<Self> {
+        let certificate = Certificate::new()?;
+        let tls = certificate.tls()?;
+        Self::start_with(false, Some(certificate), move |listener, shared| {
+            if let Err(error) = http2::accept(listener, tls, &shared) {
+                eprintln!("the upstream failed: {error:#}");
+            }
+        })
+    }
+
+    fn start_with(
+        names_users: bool,
+        certificate: Option<Certificate>,
+        accept: impl FnOnce(TcpListener, Arc<Shared>) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("the upstream cannot listen")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -50,9 +75,19 @@ impl Upstream {
         let of_thread = shared.clone();
         thread::Builder::new()
             .name("upstream".to_owned())
-            .spawn(move || accept(&listener, &of_thread))
+            .spawn(move || accept(listener, of_thread))
             .context("the upstream cannot be started")?;
-        Ok(Self { address, shared })
+        Ok(Self { address, certificate, shared })
+    }
+
+    /// Returns the file of the authority that vouches for the upstream, if it speaks TLS.
+    pub(super) fn authority(&self) -> Option<&Path> {
+        self.certificate.as_ref().map(Certificate::authority)
+    }
+
+    fn origin(&self) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Returns the settings that lead events of `hub` here (preview protocol, "Settings API"): one of them, or all (`*`).
@@ -61,7 +96,7 @@ impl Upstream {
             "hubPattern": hub,
             "categoryPattern": "*",
             "eventPattern": event,
-            "urlTemplate": format!("http://{}/{{event}}", self.address),
+            "urlTemplate": format!("{}/{{event}}", self.origin()),
         });
         serde_json::json!({ "templates": [template] }).to_string()
     }
@@ -69,7 +104,7 @@ impl Upstream {
     /// Returns the settings of a hub of Web PubSub that lead all its events here.
     pub(super) fn handler(&self) -> String {
         let handler = serde_json::json!({
-            "urlTemplate": format!("http://{}/web-pubsub", self.address),
+            "urlTemplate": format!("{}/web-pubsub", self.origin()),
             "userEventPattern": "*",
             "systemEvents": ["connect", "connected", "disconnected"],
         });
@@ -81,7 +116,7 @@ impl Upstream {
         let sample = self.shared.sample.get().context("no message has come to the upstream")?;
         let head = Head::parse(sample)?.context("the message is not whole")?;
         let (_, path) = head.request.context("an event is no request")?;
-        Ok((sample, format!("http://{}{path}", self.address)))
+        Ok((sample, format!("{}{path}", self.origin())))
     }
 
     /// Returns how many bytes the service must keep for a connection, on average over all that came.

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use super::meter::Unit;
 use super::report::Progress;
 use super::rounds::{Comparison, Course, Measured};
 use super::swarm::{Clock, PAYLOAD_BYTES_MIN, Swarm};
-use super::target::{Dialect, Target, TargetArguments};
+use super::target::{Dialect, RUNNING, Target, TargetArguments};
 use super::upstream::{BODY_BYTES_MAX, Upstream};
 
 /// Handshakes under way at once.
@@ -45,6 +46,9 @@ pub(crate) struct WebhookArguments {
     /// The protocol of clients and events
     #[arg(long, value_enum, default_value_t = Dialect::WebPubSub)]
     dialect: Dialect,
+    /// Have the upstream speak HTTP/2, over TLS
+    #[arg(long, conflicts_with = RUNNING)]
+    http2: bool,
     /// Clients; each sends its next message when the last has come back
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     connections: u64,
@@ -74,6 +78,7 @@ pub(crate) struct WebhookArguments {
 pub(super) struct WebhookOutcome {
     benchmark: &'static str,
     dialect: Dialect,
+    http2: bool,
     connections: u64,
     rate: Option<u64>,
     size_bytes: u64,
@@ -93,8 +98,12 @@ pub(super) fn run(arguments: &WebhookArguments, json: bool) -> anyhow::Result<We
     let messages = each * arguments.connections;
     // The upstream holds a connection for each call.
     let counted = Run::counted_into(arguments.instructions.as_deref())?;
-    let target = arguments.target.open(2 * connections, counted)?;
-    let upstream = Upstream::start(true)?;
+    ensure!(
+        !arguments.http2 || arguments.dialect == Dialect::WebPubSub,
+        "the preview's events go by HTTP/1.1 alone"
+    );
+    let upstream = if arguments.http2 { Upstream::start_http2()? } else { Upstream::start(true)? };
+    let target = arguments.target.open_before(Some(&upstream), 2 * connections, counted)?;
     let mut load = Load::connect(&target, &upstream, arguments)?;
     let bar = Progress::new(json).bar("send", (1 + arguments.rounds) * messages);
     let mut floor = None;
@@ -103,7 +112,9 @@ pub(super) fn run(arguments: &WebhookArguments, json: bool) -> anyhow::Result<We
         let measured = load.round(&target, each, messages, arguments.rate, &bar)?;
         if floor.is_none() && !arguments.no_floor {
             let (sample, url) = upstream.sample()?;
-            let child = ClientFloor::start(&url, sample, connections, target.core, counted)?;
+            let authority = upstream.authority();
+            let child =
+                ClientFloor::start(&url, authority, sample, connections, target.core, counted)?;
             floor = Some(child);
         }
         let floor = floor.as_mut().map(|floor| floor.round(messages)).transpose()?;
@@ -115,6 +126,7 @@ pub(super) fn run(arguments: &WebhookArguments, json: bool) -> anyhow::Result<We
     Ok(WebhookOutcome {
         benchmark: "webhook",
         dialect: arguments.dialect,
+        http2: arguments.http2,
         connections: arguments.connections,
         rate: arguments.rate,
         size_bytes: arguments.size,
@@ -180,9 +192,10 @@ impl Display for WebhookOutcome {
             || "the next when the last is back".to_owned(),
             |rate| format!("{rate} messages per second"),
         );
+        let version = if self.http2 { " by HTTP/2" } else { "" };
         writeln!(
             f,
-            "webhooks of {}: {} connections, {} bytes, {pace}, {} messages a round",
+            "webhooks of {}{version}: {} connections, {} bytes, {pace}, {} messages a round",
             self.dialect, self.connections, self.size_bytes, self.messages_per_round
         )?;
         write!(f, "{}", self.comparison)

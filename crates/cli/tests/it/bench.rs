@@ -216,10 +216,11 @@ fn rest_sends_are_answered_in_each_dialect_and_compared_with_a_bare_server() {
 
 #[test]
 fn messages_come_back_from_an_upstream_in_each_dialect() {
-    for dialect in ["preview", "web-pubsub"] {
+    for more in [&["--dialect", "preview"][..], &["--dialect", "web-pubsub"], &["--http2"]] {
         for (pace, ratio) in [(&[][..], true), (&["--rate", "500", "--no-floor"], false)] {
             let small = ["webhook", "--connections", "5", "--messages", "100", "--rounds", "2"];
-            let outcome = outcome(&[&small[..], &["--dialect", dialect], pace].concat());
+            let outcome = outcome(&[&small[..], more, pace].concat());
+            assert_eq!(outcome["http2"], more.contains(&"--http2"));
             let rounds = outcome["rounds"].as_array().unwrap();
             assert_eq!(rounds.len(), 2);
             for round in rounds {
