@@ -174,7 +174,9 @@ fn failure(error: Error) -> Failure {
     let failure = match error.connect_info() {
         None => Failure::Silent,
         Some(connected) if connected.is_negotiated_h2() => {
-            let fault = if is_returned { Fault::Untaken } else { Fault::of(&error) };
+            // The one that waits for room when the connection goes is let go of without a word, which hyper takes for our doing.
+            let is_untaken = is_returned || cause(&error, hyper::Error::is_user).is_some();
+            let fault = if is_untaken { Fault::Untaken } else { Fault::of(&error) };
             of_http2(wire::turn(connected), fault)
         }
         Some(connected) => of_http1(wire::turn(connected), is_returned),

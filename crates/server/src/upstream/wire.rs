@@ -51,7 +51,8 @@ pub(super) enum Turn {
     Later,
 }
 
-/// What a connection tells. It is written by one task at a time, and read when hyper has told, in order, that a request has failed.
+/// What a connection tells. Over HTTP/1.1 the connection's task alone writes it, and whoever reads it has heard from that task that the
+/// request has failed, so no order needs to be kept here. Nobody waits for it.
 #[derive(Debug, Clone, Default)]
 struct Told(Arc<Known>);
 

@@ -1,5 +1,6 @@
 //! HTTP/2: who speaks it, and what becomes of calls when it breaks.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -63,7 +64,7 @@ impl Secure {
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await.unwrap();
         assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        let mut frames = Frames { stream };
+        let mut frames = Frames { stream, begun: BTreeMap::new() };
         frames.write(SETTINGS, 0, 0, settings).await;
         frames
     }
@@ -82,6 +83,8 @@ impl Secure {
 /// The end of an HTTP/2 connection that an upstream holds, frame by frame (RFC 9113, section 4.1).
 struct Frames {
     stream: TlsStream<TcpStream>,
+    /// Requests that have begun, by their streams.
+    begun: BTreeMap<u32, Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -119,7 +122,14 @@ impl Frames {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all << 8 | u32::from(*byte));
         let mut payload = vec![0; number(&head[..3]) as usize];
         self.stream.read_exact(&mut payload).await.unwrap();
-        Frame { kind: head[3], flags: head[4], stream: number(&head[5..]), payload }
+        let frame = Frame { kind: head[3], flags: head[4], stream: number(&head[5..]), payload };
+        if frame.kind == HEADERS {
+            self.begun.insert(frame.stream, Vec::new());
+        } else if frame.kind == DATA {
+            let body = self.begun.get_mut(&frame.stream).expect("a request has a head");
+            body.extend_from_slice(&frame.payload);
+        }
+        frame
     }
 
     async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -149,16 +159,18 @@ impl Frames {
 
     /// Waits for a whole request and returns its stream and its body.
     async fn request(&mut self) -> (u32, Vec<u8>) {
-        let stream = self.head().await;
-        let mut body = Vec::new();
         loop {
             let data = self.wait_for(DATA).await;
-            assert_eq!(data.stream, stream);
-            body.extend(data.payload);
             if data.flags & END_STREAM != 0 {
-                return (stream, body);
+                return self.begun.remove_entry(&data.stream).expect("it has begun");
             }
         }
+    }
+
+    /// Waits until the other side has read what was said so far.
+    async fn synchronize(&mut self) {
+        self.write(PING, 0, 0, &[0; 8]).await;
+        self.wait_for(PING).await;
     }
 
     /// Answers that there is nothing to say.
@@ -307,9 +319,7 @@ async fn what_a_going_connection_has_taken_is_answered_there() {
     let mut going = upstream.welcome(&[]).await;
     let (stream, _) = going.request().await;
     going.go_away(stream).await;
-    // When it closes its sending side, it has read what was said.
-    going.write(PING, 0, 0, &[0; 8]).await;
-    going.wait_for(PING).await;
+    going.synchronize().await;
     let second = caller.begin_event(&upstream.url, invocation("second"));
     let mut next = upstream.accept_frames(&[]).await;
     let (other, body) = next.request().await;
@@ -319,6 +329,34 @@ async fn what_a_going_connection_has_taken_is_answered_there() {
     going.answer(stream).await;
     let (ended, reply) = caller.end().await;
     assert_eq!((ended, status(&reply)), (first, Some(204)));
+}
+
+#[tokio::test]
+async fn what_waits_for_room_on_a_going_connection_goes_over_another() {
+    // SETTINGS_MAX_CONCURRENT_STREAMS: 1.
+    let one_at_once = [0, 3, 0, 0, 0, 1];
+    let upstream = Secure::listen(&BOTH).await;
+    let mut caller = upstream.caller().await;
+    caller.begin_event(&upstream.url, invocation("0"));
+    let mut going = upstream.welcome(&one_at_once).await;
+    let (stream, _) = going.request().await;
+    for text in ["1", "2", "3"] {
+        caller.begin_event(&upstream.url, invocation(text));
+    }
+    going.synchronize().await;
+    going.go_away(stream).await;
+    let mut next = upstream.accept_frames(&[]).await;
+    let mut bodies = Vec::new();
+    while bodies.len() < 3 {
+        let (stream, body) = next.request().await;
+        bodies.push(String::from_utf8(body).unwrap());
+        next.answer(stream).await;
+        assert_eq!(status(&caller.end().await.1), Some(204));
+    }
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["1", "2", "3"]);
+    going.answer(stream).await;
+    assert_eq!(status(&caller.end().await.1), Some(204));
 }
 
 #[tokio::test]
@@ -451,8 +489,7 @@ async fn at_the_end_an_event_is_written_when_the_upstream_had_room_for_it() {
     let mut frames = upstream.welcome(&no_room).await;
     let stream = frames.head().await;
     caller.upstream.finish();
-    frames.write(PING, 0, 0, &[0; 8]).await;
-    frames.wait_for(PING).await;
+    frames.synchronize().await;
     elapse(Duration::from_secs(10)).await;
     tokio::task::yield_now().await;
     assert!(caller.inputs.try_recv().is_err(), "it is on its way");
