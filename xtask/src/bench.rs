@@ -74,7 +74,7 @@ pub(crate) struct Figures {
 /// Measures, and prints or writes what came of it.
 ///
 /// # Errors
-/// The binary does not build, or a case fails: a message was lost, doubled or out of order.
+/// The binary does not build, or a case fails: a message was lost, doubled or out of order. The others are measured all the same.
 pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
     let wanted = |case: &Case| {
         (!bench.quick || case.quick)
@@ -94,9 +94,17 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
     };
     let folder = workspace.target.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
     for case in &cases {
-        let figures = measure(&binary, &folder, &case.arguments)?;
+        let figures = match measure(&binary, &folder, &case.arguments) {
+            Ok(figures) => figures,
+            Err(error) => {
+                // What the others come to is worth knowing, and took long.
+                println!("{} failed: {error:#}", case.name);
+                failed.push(case.name.as_str());
+                continue;
+            }
+        };
         outcomes.push(Outcome {
             group: case.group,
             name: case.name.clone(),
@@ -118,6 +126,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
     if bench.write {
         report.write(&workspace.folder("docs")?)?;
     }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 

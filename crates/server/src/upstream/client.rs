@@ -88,7 +88,7 @@ impl Http {
                 .pool_timer(TokioTimer::new())
                 .timer(TokioTimer::new())
                 .retry_canceled_requests(false)
-                .http1_preserve_header_case(true)
+                .http1_preserve_header_case(versions == Versions::Http1)
                 .http1_max_buf_size(HEAD_BYTES_MAX)
                 .http1_max_headers(HEADERS_MAX)
                 .http2_max_header_list_size(HEAD_BYTES_MAX.try_into().expect("64 KiB fit"))
@@ -122,13 +122,15 @@ impl Http {
         let (head, body) = request.into_parts();
         let (payload, written) = Payload::new(body);
         let mut request = Request::from_parts(head, payload);
-        let is_secure = request.uri().scheme() == Some(&Scheme::HTTPS);
-        let response = if is_secure && versions == Versions::Negotiated {
-            // HTTP/2 names the host apart (RFC 9113, section 8.3.1); for HTTP/1.1 it is put back.
-            request.headers_mut().remove(header::HOST);
-            self.negotiating.request(request)
-        } else {
-            self.http1.request(request)
+        let response = match versions {
+            Versions::Http1 => self.http1.request(request),
+            Versions::Negotiated => {
+                if request.uri().scheme() == Some(&Scheme::HTTPS) {
+                    // HTTP/2 names the host apart (RFC 9113, section 8.3.1); for HTTP/1.1 it is put back.
+                    request.headers_mut().remove(header::HOST);
+                }
+                self.negotiating.request(request)
+            }
         };
         let head = async {
             let response = response.await.map_err(failure)?;

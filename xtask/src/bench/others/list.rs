@@ -147,6 +147,7 @@ pub(super) const OTHERS: [Other; 8] = [
         settings: "one worker; one channel without a message buffer, 1 GiB of shared memory, no access log, connections of publishers that stay",
         packages: &[Debian("nginx-core"), Debian("libnginx-mod-nchan")],
         command: &["node", "nchan.js"],
+        leaves_out: &["burst of 32", "800 messages/s"],
         ..PLAIN
     },
     Other {
