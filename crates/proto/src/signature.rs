@@ -43,9 +43,7 @@ impl AccessKey {
         if ACCESS_KEY_BYTES_MAX < text.len() {
             return Err(AccessKeyError::TooLong { bytes: text.len() });
         }
-        let mac = Hmac::new_from_slice(text.as_bytes())
-            .expect("HMAC takes keys of every length (RFC 2104, section 3)");
-        Ok(Self { text: text.into(), mac })
+        Ok(Self { text: text.into(), mac: keyed(text) })
     }
 
     /// Returns the key's text, for writing it into a connection string or signing with it.
@@ -63,6 +61,11 @@ impl AccessKey {
             header.push(HEX_DIGITS[usize::from(byte & 0xf)]);
         }
     }
+}
+
+fn keyed(key: &str) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key.as_bytes())
+        .expect("HMAC takes keys of every length (RFC 2104, section 3)")
 }
 
 impl fmt::Debug for AccessKey {

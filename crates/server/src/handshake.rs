@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 use http_body_util::Full;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use metrics::Counter;
 use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -27,6 +28,7 @@ use url::form_urlencoded;
 use crate::api_error::{Answer, ApiError, Refusal};
 use crate::auth::ACCESS_TOKEN;
 use crate::http::{Caller, Edge, prepare};
+use crate::metrics::Handles;
 use crate::shards::{Admission, NoAnswer, Upgraded};
 
 /// Handshakes that may wait for their verdict at once.
@@ -275,7 +277,9 @@ async fn upgraded(upgrade: OnUpgrade) -> Result<Upgraded, String> {
 
 /// Counts the outcome of a handshake; each has one.
 fn count(result: &'static str) {
-    ::metrics::counter!("hookwire_handshakes_total", "result" => result).increment(1);
+    static HANDSHAKES: Handles<&str, Counter> = Handles::new();
+    let register = || ::metrics::counter!("hookwire_handshakes_total", "result" => result);
+    HANDSHAKES.get(result, register).increment(1);
 }
 
 pub(crate) fn switching(

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -157,7 +157,7 @@ pub(crate) async fn accept(
     loop {
         let accepted = async {
             let permit = room.clone().acquire_owned().await;
-            (permit, listener.accept().await)
+            (permit.expect("the semaphore is never closed"), listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
             accepted = accepted => accepted,
@@ -165,14 +165,11 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((socket, peer)) => {
-                let (edge, tls) = (edge.clone(), tls.clone());
-                edge.tasks.clone().spawn(async move {
-                    match tls {
-                        None => serve(edge, socket, peer).await,
-                        Some(tls) => serve_tls(edge, &tls, socket, peer).await,
-                    }
-                    drop(permit);
-                });
+                let tasks = &edge.tasks;
+                match tls.clone() {
+                    None => tasks.spawn(serve(edge.clone(), socket, peer, permit)),
+                    Some(tls) => tasks.spawn(serve_tls(edge.clone(), tls, socket, peer, permit)),
+                };
             }
             Err(error) if is_transient(&error) => {}
             Err(error) => {
@@ -193,7 +190,12 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
+async fn serve(
+    edge: Arc<Edge>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) {
     if let Err(error) = prepare(&socket, Some(edge.limits().handshake_time_max)) {
         tracing::debug!(%peer, %error, "a connection ended at once");
         return;
@@ -204,7 +206,13 @@ async fn serve(edge: Arc<Edge>, socket: TcpStream, peer: SocketAddr) {
 }
 
 /// Serves a client that speaks TLS. Its handshake and the head of its first request have one deadline together.
-async fn serve_tls(edge: Arc<Edge>, current: &Tls, socket: TcpStream, peer: SocketAddr) {
+async fn serve_tls(
+    edge: Arc<Edge>,
+    current: Arc<Tls>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) {
     let deadline = Instant::now() + edge.limits().handshake_time_max;
     let handshake = async {
         prepare(&socket, Some(edge.limits().handshake_time_max))?;

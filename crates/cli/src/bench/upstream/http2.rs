@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -113,7 +113,7 @@ async fn answer(
         response.headers_mut().insert("webhook-allowed-origin", anyone);
     } else if event.starts_with(b"azure.webpubsub.user.") {
         // One that breaks off is answered to nobody.
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
         shared.sample.get_or_init(|| sample(&head, &body));
         let text = HeaderValue::from_static("text/plain");
         response.headers_mut().insert(header::CONTENT_TYPE, text);

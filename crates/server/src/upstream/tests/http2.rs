@@ -282,8 +282,8 @@ async fn an_upstream_that_knows_http1_alone_is_spoken_to_by_it() {
             let (head, body) = peer.request().await;
             let host = upstream.listener.local_addr().unwrap();
             assert!(head.starts_with("POST /chat/api/event?code=s3cret HTTP/1.1\r\n"), "{head}");
-            assert!(head.contains(&format!("\r\nHost: {host}\r\n")), "{head}");
-            assert!(head.contains("\r\nce-connectionId: "), "{head}");
+            assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
+            assert!(head.contains("\r\nce-connectionid: "), "{head}");
             assert_eq!(body, b"hello");
             peer.write(NO_CONTENT).await;
         };
