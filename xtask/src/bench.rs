@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     /// Measure other servers too, as far as they can be had: all, or those whose names contain one of these
     #[arg(long, num_args = 0.., require_equals = true, value_delimiter = ',', value_name = "TEXT")]
     others: Option<Vec<String>>,
-    /// Write docs/performance.md, .json and .svg instead of only printing
+    /// Write docs/performance.md, .json and .svg instead of only printing. Cases that are not run stay as the document has them
     #[arg(long)]
     write: bool,
     /// Measure this binary instead of the release build
@@ -47,7 +47,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Outcome {
     /// The group of cases that it stands with.
-    group: &'static str,
+    group: String,
     name: String,
     /// `hookwire bench` and its arguments, as one would type them.
     command: String,
@@ -106,7 +106,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
             }
         };
         outcomes.push(Outcome {
-            group: case.group,
+            group: case.group.to_owned(),
             name: case.name.clone(),
             command: format!("hookwire bench {}", case.arguments.join(" ")),
             figures,
@@ -118,7 +118,13 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
         }
         None => Vec::new(),
     };
-    let report = report::Report { machine: machine::describe(), outcomes, others };
+    let machine = machine::describe();
+    let is_part = bench.quick || !bench.only.is_empty();
+    if bench.write && is_part {
+        let kept = report::kept(&workspace.folder("docs")?, &machine)?;
+        outcomes = in_order(outcomes, kept);
+    }
+    let report = report::Report { machine, outcomes, others };
     println!("\n{}", report.markdown());
     let raw = folder.join("results.json");
     fs::write(&raw, report.json()).with_context(|| format!("could not write {}", raw.display()))?;
@@ -128,6 +134,16 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> anyhow::Result<()> {
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// Returns the outcome of each case, a new one before one that was kept, in the order of the cases.
+fn in_order(new: Vec<Outcome>, kept: Vec<Outcome>) -> Vec<Outcome> {
+    let mut all: Vec<_> = new.into_iter().chain(kept).collect();
+    let take = |case: Case| {
+        let at = all.iter().position(|one| one.group == case.group && one.name == case.name)?;
+        Some(all.remove(at))
+    };
+    cases::all().into_iter().filter_map(take).collect()
 }
 
 /// Runs `hookwire bench` once and reads the JSON that it prints.
@@ -187,6 +203,20 @@ impl Figures {
         }
     }
 
+    /// Reads what [`Figures::json`] returned.
+    fn of_json(value: &Value) -> Self {
+        let figure = |name: &str| value[name].as_f64();
+        Self {
+            cpu_ns: figure("cpu_ns"),
+            floor_ns: figure("floor_ns"),
+            ratio: figure("ratio"),
+            per_second: figure("per_second"),
+            p50_us: figure("p50_us"),
+            p99_us: figure("p99_us"),
+            bytes: figure("bytes"),
+        }
+    }
+
     fn json(self) -> Value {
         json!({
             "cpu_ns": self.cpu_ns, "floor_ns": self.floor_ns, "ratio": self.ratio, "per_second": self.per_second,
@@ -225,6 +255,22 @@ mod tests {
         assert_eq!((figures.ratio, figures.per_second), (Some(1.25), Some(9.0)));
         assert_eq!((figures.p50_us, figures.p99_us, figures.bytes), (Some(1.0), Some(2.0), None));
         assert_eq!(Figures::read(&json!({"bytes_per_connection": 357.0})).bytes, Some(357.0));
+    }
+
+    #[test]
+    fn new_outcomes_come_before_kept_ones_and_all_in_order() {
+        let outcome = |case: &Case, rate: f64| Outcome {
+            group: case.group.to_owned(),
+            name: case.name.clone(),
+            command: String::new(),
+            figures: Figures { per_second: Some(rate), ..Figures::default() },
+        };
+        let cases = cases::all();
+        let (first, last) = (&cases[0], &cases[cases.len() - 1]);
+        let gone = Outcome { name: "a case that is no more".to_owned(), ..outcome(first, 1.0) };
+        let kept = vec![outcome(last, 1.0), gone, outcome(first, 1.0)];
+        let all = in_order(vec![outcome(last, 2.0)], kept);
+        assert_eq!(all, [outcome(first, 1.0), outcome(last, 2.0)]);
     }
 
     #[test]

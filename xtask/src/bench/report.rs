@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
-use serde_json::json;
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
 
 use super::others::{Cell, Compared};
 use super::{Figures, Outcome};
@@ -17,6 +17,30 @@ pub(super) struct Report {
     pub(super) outcomes: Vec<Outcome>,
     /// Hookwire first.
     pub(super) others: Vec<Compared>,
+}
+
+/// Returns the cases that the document in a folder has.
+///
+/// # Errors
+/// There is none, or it is of another machine or revision.
+pub(super) fn kept(folder: &Path, machine: &[String]) -> anyhow::Result<Vec<Outcome>> {
+    let path = folder.join("performance.json");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let value: Value = serde_json::from_str(&text)?;
+    ensure!(
+        value["machine"] == json!(machine),
+        "{} is of another machine or revision",
+        path.display()
+    );
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let outcome = |case: &Value| Outcome {
+        group: text(&case["group"]),
+        name: text(&case["case"]),
+        command: text(&case["command"]),
+        figures: Figures::of_json(&case["figures"]),
+    };
+    Ok(value["cases"].as_array().into_iter().flatten().map(outcome).collect())
 }
 
 impl Report {
@@ -48,16 +72,21 @@ impl Report {
         for line in &self.machine {
             let _ = writeln!(text, "- {line}");
         }
-        let mut group = "";
+        let mut groups: Vec<&str> = Vec::new();
         for outcome in &self.outcomes {
-            if outcome.group != group {
-                group = outcome.group;
-                let _ = write!(
-                    text,
-                    "\n## {group}\n\n| case | CPU µs | floor µs | ratio | per second | p50 ms | p99 ms | bytes |\n|---|---|---|---|---|---|---|---|\n"
-                );
+            if !groups.contains(&&*outcome.group) {
+                groups.push(&outcome.group);
             }
-            let _ = writeln!(text, "| {} | {} |", outcome.name, cells(outcome.figures).join(" | "));
+        }
+        for group in groups {
+            let _ = write!(
+                text,
+                "\n## {group}\n\n| case | CPU µs | floor µs | ratio | per second | p50 ms | p99 ms | bytes |\n|---|---|---|---|---|---|---|---|\n"
+            );
+            for outcome in self.outcomes.iter().filter(|outcome| outcome.group == group) {
+                let cells = cells(outcome.figures).join(" | ");
+                let _ = writeln!(text, "| {} | {cells} |", outcome.name);
+            }
         }
         if !self.others.is_empty() {
             text += "\n## Other servers\n";
@@ -227,8 +256,6 @@ all rounds is told. Server and load share the processors, and latencies include 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn compared(server: &'static str, cells: Result<Vec<Cell>, String>) -> Compared {
@@ -240,7 +267,7 @@ mod tests {
             Figures { cpu_ns: Some(4_400.0), floor_ns: Some(4_000.0), ..Figures::default() };
         let slow = Figures { cpu_ns: Some(9e3), ..figures };
         let outcome = Outcome {
-            group: "Fan-out",
+            group: "Fan-out".to_owned(),
             name: "lone".to_owned(),
             command: "hookwire bench fanout".to_owned(),
             figures,
@@ -297,5 +324,8 @@ mod tests {
         for name in ["performance.md", "performance.json", "performance.svg"] {
             assert!(folder.path().join(name).is_file(), "{name}");
         }
+        assert_eq!(kept(folder.path(), &report().machine).unwrap(), report().outcomes);
+        let error = kept(folder.path(), &["another".to_owned()]).unwrap_err().to_string();
+        assert!(error.ends_with("is of another machine or revision"), "{error}");
     }
 }

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use hookwire_proto::envelope::FRAME_PAYLOAD_BYTES_MAX;
 use hookwire_proto::frame::{Header, Opcode};
 use serde_json::json;
 
@@ -14,7 +13,7 @@ use super::child::{Child, Run};
 use super::fanout::{Audience, Receipts};
 use super::meter::Meter;
 use super::process::{Used, allow_open_files, pin};
-use super::swarm::{Clock, Door, Opening, PAYLOAD_BYTES_MIN, Stamp, Swarm};
+use super::swarm::{Clock, Door, Opening, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Stamp, Swarm};
 
 /// Frames in one `writev`.
 pub(super) const BATCH_MAX: usize = 16;
@@ -98,15 +97,16 @@ impl Floor {
     }
 }
 
+/// Largest payload of a frame: that of the longest message, with what stands around it in a subprotocol.
+const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 4_096;
+
 /// The child: accepts, then obeys lines of "first sequence, time, count".
 pub(super) fn run(arguments: &FloorArguments) -> anyhow::Result<ExitCode> {
     let lengths = &arguments.payload_bytes;
     ensure!(
         !lengths.is_empty()
-            && lengths
-                .iter()
-                .all(|bytes| (PAYLOAD_BYTES_MIN..=FRAME_PAYLOAD_BYTES_MAX).contains(bytes)),
-        "a payload has {PAYLOAD_BYTES_MIN} to {FRAME_PAYLOAD_BYTES_MAX} bytes"
+            && lengths.iter().all(|bytes| (PAYLOAD_BYTES_MIN..=FRAME_BYTES_MAX).contains(bytes)),
+        "a payload has {PAYLOAD_BYTES_MIN} to {FRAME_BYTES_MAX} bytes"
     );
     let audience = Audience {
         clients: arguments.connections,

@@ -49,7 +49,11 @@ pub(super) struct Member {
     /// bytes are to come.
     held: Vec<u8>,
     skip: u64,
-    /// Payload bytes of the frame with the last message; 0 before the first.
+    /// The head of a message of which further fragments are to come.
+    fragmented: Option<Vec<u8>>,
+    /// Whether the frame that is read is the last of its message.
+    is_last: bool,
+    /// Payload bytes of the last message, of all its fragments; 0 before the first.
     pub(super) payload_bytes: u64,
     acks: Option<Acks>,
     out: Vec<u8>,
@@ -115,6 +119,8 @@ impl Member {
             state: State::Connecting(entrance),
             held: Vec::new(),
             skip: 0,
+            fragmented: None,
+            is_last: true,
             payload_bytes: 0,
             acks: None,
             out: opening.request,
@@ -190,7 +196,7 @@ impl Member {
                 input = &input[here..];
                 if self.skip == 0 {
                     let head = std::mem::take(&mut self.held);
-                    self.hand(&head, &mut message)?;
+                    self.end_frame(&head, &mut message)?;
                 }
                 continue;
             }
@@ -207,6 +213,22 @@ impl Member {
         self.state =
             if entrance.ready == Ready::Upgraded { State::Open } else { State::Greeting(entrance) };
         self.flush()
+    }
+
+    /// Takes a whole frame of a message, of whose payload `head` is the beginning.
+    fn end_frame(
+        &mut self,
+        head: &[u8],
+        message: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if !self.is_last {
+            self.fragmented.get_or_insert_with(|| head.to_vec());
+            return Ok(());
+        }
+        match self.fragmented.take() {
+            Some(first) => self.hand(&first, message),
+            None => self.hand(head, message),
+        }
     }
 
     /// Takes a whole message of which `head` is the beginning.
@@ -281,9 +303,13 @@ impl Member {
                 self.hand(&inflated[..inflated.len().min(self.head_bytes)], message)?;
                 return Ok(head_end);
             }
-            Opcode::Text | Opcode::Binary if frame.header.fin => {}
-            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                bail!("a message is fragmented")
+            Opcode::Text | Opcode::Binary => {
+                ensure!(!frame.header.compressed, "a compressed message is fragmented");
+                ensure!(self.fragmented.is_none(), "a message begins within another");
+                self.payload_bytes = 0;
+            }
+            Opcode::Continuation => {
+                ensure!(self.fragmented.is_some(), "a message goes on that has not begun");
             }
             Opcode::Ping => {
                 self.send(&encode(Opcode::Pong, head, Some(MASK)))?;
@@ -292,11 +318,12 @@ impl Member {
             Opcode::Pong => return Ok(head_end),
             Opcode::Close => return Err(Ending::Closed(CloseFrame::parse(head)?).into()),
         }
-        self.payload_bytes = frame.header.payload_bytes;
+        self.is_last = frame.header.fin;
+        self.payload_bytes += frame.header.payload_bytes;
         let rest = frame.header.payload_bytes - frame.head_bytes as u64;
         match usize::try_from(rest).ok().and_then(|rest| head_end.checked_add(rest)) {
             Some(end) if end <= input.len() => {
-                self.hand(head, message)?;
+                self.end_frame(head, message)?;
                 Ok(end)
             }
             _ => {
@@ -449,9 +476,37 @@ mod tests {
         let close = encode(Opcode::Close, b"\x03\xf0SlowClient", None);
         let error = heads(&mut member, &[&close]).unwrap_err().to_string();
         assert_eq!(error, "the service closed it with 1008 \"SlowClient\"");
-        let fragment = [0x02, 0x01, 0xff];
-        let error = heads(&mut member, &[&fragment]).unwrap_err().to_string();
-        assert_eq!(error, "a message is fragmented");
+    }
+
+    #[test]
+    fn a_message_in_fragments_is_one_however_the_bytes_are_cut() {
+        let fragment = |opcode: Opcode, fin: bool, payload: &[u8]| {
+            let mut frame = encode(opcode, payload, None).to_vec();
+            frame[0] = if fin { frame[0] | 0x80 } else { frame[0] & 0x7f };
+            frame
+        };
+        let long = vec![7; PAYLOAD_HEAD_BYTES + 50];
+        let wire = [
+            fragment(Opcode::Text, false, &long),
+            fragment(Opcode::Continuation, false, b"more"),
+            encode(Opcode::Pong, b"", None).to_vec(),
+            fragment(Opcode::Continuation, true, &long),
+            fragment(Opcode::Text, true, b"whole"),
+        ]
+        .concat();
+        let expected = [long[..PAYLOAD_HEAD_BYTES].to_vec(), b"whole".to_vec()];
+        cut_anywhere(&wire, 0..wire.len(), &expected);
+        for (frames, fault) in [
+            (fragment(Opcode::Continuation, true, b""), "a message goes on that has not begun"),
+            (
+                [fragment(Opcode::Text, false, b"a"), fragment(Opcode::Text, true, b"b")].concat(),
+                "a message begins within another",
+            ),
+        ] {
+            let (mut member, _service) = member();
+            let error = heads(&mut member, &[&frames]).unwrap_err().to_string();
+            assert_eq!(error, fault);
+        }
     }
 
     #[test]
